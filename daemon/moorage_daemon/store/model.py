@@ -1,0 +1,168 @@
+"""What is stored of a session: one small head, and an append-only log of entries.
+
+Transcript, turn records, tool records and override history are views of the log, so nothing is
+stored twice. An entry's body is JSON text that stays as it was written: a kind that this version
+does not know survives loading and sending byte for byte.
+"""
+
+from enum import StrEnum
+
+import msgspec
+from msgspec import Raw, Struct
+
+from moorage_protocol.acp import StopReason
+from moorage_protocol.moorage import Mode, Overrides, Verdict
+
+
+SCHEMA = 1  # of heads and entry bodies; a head with a higher one is opened read-only
+
+
+class Life(StrEnum):
+    """The durable part of a session's state; killed is final."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    KILLED = "killed"
+
+
+class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What has to be known of a session without its log: to list it, to authorise, to resume.
+
+    Times are seconds since 1970. `open_turns` are the generations that were admitted and have no
+    verdict yet: after a crash they are what recovery has to end.
+    """
+
+    id: str
+    principal: str
+    owner: str
+    agent: str
+    mode: Mode
+    cwd: str
+    created_at: float
+    updated_at: float
+    life: Life = Life.ACTIVE
+    generation: int = 0
+    open_turns: tuple[int, ...] = ()
+    overrides: Overrides = Overrides()
+    title: str | None = None
+    labels: dict[str, str] = {}
+    schema: int = SCHEMA
+
+
+class Kind(StrEnum):
+    """What an entry records. The first four are the protocol's own session updates."""
+
+    MESSAGE = "message"  # a piece of text of the user or the agent
+    TOOL = "tool"  # a tool call as clients show it
+    PLAN = "plan"
+    UPDATE = "update"  # any other session update
+    STATE = "state"
+    PROMPT = "prompt"  # a turn was admitted
+    BEGIN = "begin"
+    ASK = "ask"
+    ANSWER = "answer"
+    INTENT = "intent"  # a tool is about to start
+    RESULT = "result"
+    OVERRIDE = "override"
+    VERDICT = "verdict"
+
+
+UPDATE_KINDS = frozenset({Kind.MESSAGE, Kind.TOOL, Kind.PLAN, Kind.UPDATE})
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """One numbered item of a session's log.
+
+    `body` is a JSON object without the fields that stand beside it here. `origin` names the
+    connection whose own words the entry repeats: they are not echoed to it.
+    """
+
+    seq: int
+    at: float
+    kind: str
+    body: bytes
+    generation: int | None = None
+    origin: str | None = None
+
+
+# ---- bodies, by kind; updates have the protocol's own shapes
+
+
+class Body(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Base of the entry bodies that are moorage's own."""
+
+
+class StateBody(Body, frozen=True):
+    state: Life
+    by: str
+    reason: str | None = None
+
+
+class PromptBody(Body, frozen=True, kw_only=True):
+    """`position` is 0 for a turn that starts at once.
+
+    `content` holds the prompt while it waits in the queue; a turn that starts has it in its
+    message entries. `digest` is what a reused prompt id is compared with.
+    """
+
+    by: str
+    position: int
+    text: str
+    digest: str
+    prompt_id: str | None = None
+    content: list[Raw] | None = None
+
+
+class BeginBody(Body, frozen=True):
+    overrides: Overrides = Overrides()
+
+
+class AskBody(Body, frozen=True, kw_only=True):
+    tool_call_id: str
+    title: str
+    tool_call: Raw
+    options: list[Raw]
+    expires_at: float | None = None
+
+
+class AnswerBody(Body, frozen=True, kw_only=True):
+    """`outcome` is "selected", "cancelled" or "timed_out"."""
+
+    tool_call_id: str
+    outcome: str
+    option_id: str | None = None
+    by: str | None = None
+
+
+class IntentBody(Body, frozen=True, kw_only=True):
+    """`rule` is the key under which an "always" answer is remembered; None if none was given."""
+
+    tool_call_id: str
+    tool: str
+    arguments: Raw
+    decision: str
+    rule: str | None = None
+
+
+class ResultBody(Body, frozen=True, kw_only=True):
+    """`status` is "completed", "failed", "cancelled", "refused" or "unknown_outcome"."""
+
+    tool_call_id: str
+    status: str
+    code: str | None = None
+
+
+class OverrideBody(Body, frozen=True):
+    overrides: Overrides
+    by: str
+
+
+class VerdictBody(Verdict, frozen=True, kw_only=True):
+    """A verdict with the answer its prompt got."""
+
+    answered: StopReason | None = None
+
+
+def encode_body(body: Struct) -> bytes:
+    """Write an entry body."""
+    return msgspec.json.encode(body)

@@ -1,0 +1,141 @@
+"""What every store promises.
+
+A commit holds changes of many sessions and becomes durable as a whole or not at all; when it has
+returned, no crash and no power cut takes it back. Entries of a session are numbered without gaps,
+and the number is the version check: a change whose first entry is not the stored one's successor
+is refused. Loaded objects are copies. Callers commit from one task; reads may run beside it.
+
+    StoreError
+    ├── StoreFull           no space; nothing was written, the same commit may be tried again
+    ├── StoreBroken         the medium failed; `reopen`, then compare `tip` before trying again
+    ├── StoreConflict       the change does not fit what is stored; names the session
+    └── StoreUnreadable     a session exists and cannot be read; names the session
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from moorage_daemon.store.model import Entry, Head
+
+
+class StoreError(Exception):
+    """Something a store could not do; its text is for the daemon's log, never for a peer."""
+
+
+class StoreFull(StoreError):
+    """There is no space left."""
+
+
+class StoreBroken(StoreError):
+    """The medium or the file failed."""
+
+
+class StoreConflict(StoreError):
+    """A change does not continue what is stored."""
+
+    def __init__(self, session: str, problem: str) -> None:
+        super().__init__(f"session {session}: {problem}")
+        self.session = session
+
+
+class StoreUnreadable(StoreError):
+    """A stored session cannot be read."""
+
+    def __init__(self, session: str, problem: str) -> None:
+        super().__init__(f"session {session}: {problem}")
+        self.session = session
+
+
+class Change(Struct, frozen=True):
+    """What a commit does to one session: entries to append, a head to write if it changed.
+
+    `create` says that the session must not exist yet; then a head is given.
+    """
+
+    session: str
+    entries: tuple[Entry, ...] = ()
+    head: Head | None = None
+    create: bool = False
+
+
+class Stored(Struct, frozen=True):
+    """A stored session: its head and the number of its last entry."""
+
+    head: Head
+    seq: int
+
+
+class Page(Struct, frozen=True):
+    """Consecutive entries; `more`: stored ones follow, `gap`: earlier ones were trimmed."""
+
+    entries: list[Entry]
+    more: bool = False
+    gap: bool = False
+
+
+class Store(Protocol):
+    """Durable storage of sessions. All methods may raise `StoreError`."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name, as `status` shows it."""
+        ...
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Write all changes or none.
+
+        Not to be cancelled half way: a cancelled wait leaves the outcome unknown, so callers
+        shield it or never cancel the task that commits.
+        """
+        ...
+
+    async def list(self) -> list[Stored]:
+        """All sessions, by id. One that cannot be read is left out and told in the daemon's log."""
+        ...
+
+    async def load(self, session: str) -> Stored | None:
+        """One session; None only when it truly does not exist."""
+        ...
+
+    async def entries(
+        self,
+        session: str,
+        after: int = 0,
+        *,
+        limit: int = 500,
+        max_bytes: int = 2**18,
+        kinds: frozenset[str] | None = None,
+    ) -> Page:
+        """Entries with `seq > after`, in order: at most `limit` of them, and no more once their
+        bodies exceed `max_bytes` (so always at least one if there is one)."""
+        ...
+
+    async def delete(self, session: str) -> bool:
+        """Remove all of a session; False if there was none."""
+        ...
+
+    async def tip(self, session: str) -> int | None:
+        """The number of the last stored entry (0 for none), None for an unknown session."""
+        ...
+
+    async def reopen(self) -> None:
+        """Give up every handle and open the medium again; after `StoreBroken`."""
+        ...
+
+    def release_reserve(self) -> bool:
+        """Free the space kept back for verdicts and kills; False if there was none left."""
+        ...
+
+    def restore_reserve(self) -> bool:
+        """Take the reserve back if there is ample space again; whether it is held now."""
+        ...
+
+    async def health(self) -> None:
+        """Return if the store can be written and read back."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what was handed over, then close; idempotent."""
+        ...
