@@ -1,0 +1,203 @@
+"""The one task that writes to the store, for all sessions.
+
+A commit starts at once when none runs; what arrives meanwhile, from all sessions, is the next
+one. There is no timer: batches form by themselves when the disk is the slower side.
+
+When there is no space the batch stays first and is tried again; nothing of it was told. While it
+waits, agents wait too, and verdicts, answers and kills may use the store's reserve. When the
+medium fails, the store is opened anew and asked what it has before anything is written twice.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from moorage_daemon.log.log import CONTROL_KINDS, Log
+from moorage_daemon.store.port import Change, Page, Store, StoreError, StoreFull
+
+
+logger = logging.getLogger(__name__)
+
+ROOM_FOR_ALL = 8 * 2**20  # bytes of all sessions that may wait for the disk before agents do
+RETRY_FULL = 0.25  # seconds between attempts while the disk is full
+READ_ENTRIES = 1000  # rows of one page: bounded beside its bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one commit does to one log; `size` bytes waited for it."""
+
+    log: Log
+    change: Change
+    size: int
+
+
+class Committer:
+    """Batches what logs submit and commits it; `run` is its task.
+
+    `patience` is how many seconds a full disk is waited for before those are told who cannot
+    wait any longer.
+    """
+
+    def __init__(
+        self, store: Store, *, patience: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.store = store
+        self.now = clock
+        self.full = False
+        self._patience = patience
+        self._dirty: dict[Log, int] = {}
+        self._waiting_bytes = 0
+        self._control_waits = False
+        self._work = trio.Event()
+        self._progress = trio.Event()
+        self._closing = False
+
+    # ---- for logs
+
+    def submit(self, log: Log, size: int, *, control: bool) -> None:
+        """The log has something new to write."""
+        self._dirty[log] = self._dirty.get(log, 0) + size
+        self._waiting_bytes += size
+        self._control_waits |= control
+        self._work.set()
+
+    def has_room(self) -> bool:
+        """Whether agents may go on."""
+        return self._waiting_bytes <= ROOM_FOR_ALL
+
+    async def progress(self) -> None:
+        """Wait until a commit has ended, well or not."""
+        await self._progress.wait()
+
+    async def read(self, session: str, after: int, max_bytes: int) -> Page:
+        """Stored entries beyond `after`."""
+        return await self.store.entries(session, after, limit=READ_ENTRIES, max_bytes=max_bytes)
+
+    # ---- the task
+
+    async def run(self) -> None:
+        """Commit until `close` was called and nothing is left to write."""
+        while not (self._closing and not self._dirty):
+            await self._wait_for_work()
+            if self._dirty:
+                await self._write(self._take())
+            if self.full and self.store.restore_reserve():
+                self.full = False
+                self._stir()
+
+    def close(self) -> None:
+        """Let `run` end when all is written."""
+        self._closing = True
+        self._work.set()
+
+    async def _wait_for_work(self) -> None:
+        if self.full:
+            with trio.move_on_after(RETRY_FULL):
+                await self._work.wait()
+        else:
+            await self._work.wait()
+        self._work = trio.Event()
+        if self._closing:
+            self._work.set()
+
+    def _take(self) -> list[_Part]:
+        parts = [_Part(log, log.take(), size) for log, size in self._dirty.items()]
+        self._dirty.clear()
+        return parts
+
+    async def _write(self, batch: list[_Part]) -> None:
+        try:
+            await self._commit(batch)
+        except StoreError:
+            logger.exception("a commit failed: opening the store anew")
+            await self._rescue(batch)
+        else:
+            for part in batch:
+                self._tell(part)
+        self._stir()
+
+    def _tell(self, part: _Part) -> None:
+        self._waiting_bytes -= part.size
+        part.log.committed(part.change, part.size)
+
+    def _fail(self, part: _Part) -> None:
+        self._waiting_bytes -= part.size
+        part.log.fail()
+
+    def _stir(self) -> None:
+        event, self._progress = self._progress, trio.Event()
+        event.set()
+
+    # ---- a full disk
+
+    async def _commit(self, batch: Sequence[_Part]) -> None:
+        """Commit, however long the disk is full."""
+        changes = [part.change for part in batch]
+        urgent = any(_is_control(change) for change in changes)
+        since = trio.current_time()
+        while True:
+            try:
+                return await self.store.commit(changes)
+            except StoreFull:
+                self._found_full()
+            if (urgent or self._control_waits) and self.store.release_reserve():
+                continue
+            if trio.current_time() - since >= self._patience:
+                self._give_up(batch)
+            await self._pause()
+
+    def _found_full(self) -> None:
+        if not self.full:
+            logger.warning("the disk is full: waiting for space")
+        self.full = True
+
+    def _give_up(self, batch: Sequence[_Part]) -> None:
+        for log in {*self._dirty, *(part.log for part in batch)}:
+            log.give_up()
+
+    async def _pause(self) -> None:
+        """Wait for the next attempt; a verdict or a kill that arrives makes it at once."""
+        self._control_waits = False
+        with trio.move_on_after(RETRY_FULL):
+            while not self._control_waits:
+                self._work = trio.Event()
+                await self._work.wait()
+        self._work.set()
+
+    # ---- a broken medium
+
+    async def _rescue(self, batch: Sequence[_Part]) -> None:
+        """After a failure nobody knows what was written: ask the store, then write the rest.
+
+        Session by session, so that one that cannot be written takes no other with it.
+        """
+        try:
+            await self.store.reopen()
+        except StoreError:
+            logger.exception("the store cannot be opened")
+            for part in batch:
+                self._fail(part)
+            return
+        for part in batch:
+            try:
+                if not await self._is_stored(part.change):
+                    await self._commit([part])
+            except StoreError:
+                logger.exception("a session cannot be written: it stops here")
+                self._fail(part)
+            else:
+                self._tell(part)
+
+    async def _is_stored(self, change: Change) -> bool:
+        tip = await self.store.tip(change.session)
+        if change.entries:
+            return tip is not None and tip >= change.entries[-1].seq
+        return change.create and tip is not None
+
+
+def _is_control(change: Change) -> bool:
+    return any(entry.kind in CONTROL_KINDS for entry in change.entries)

@@ -1,0 +1,78 @@
+"""The wire form of an entry: one entry, one message.
+
+Updates go to every client as the `session/update` they are. What has no such form goes to
+clients that advertised moorage, as `_moorage/session/entry`; so those get a message for every
+number, and the others get exactly what the Agent Client Protocol knows.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from moorage_daemon.store.model import UPDATE_KINDS, Entry
+from moorage_protocol.acp import Meta, Shape
+from moorage_protocol.jsonrpc import encode, encode_notification
+from moorage_protocol.moorage import EntryMark
+
+
+class _Update(Shape, frozen=True):
+    session_id: str
+    update: msgspec.Raw
+    meta: Meta[EntryMark] = msgspec.field(name="_meta", default=Meta[EntryMark]())
+
+
+_prefix = b'{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"%b","update":'
+_suffix = b',"_meta":{"moorage":{"seq":%d}}}}'
+_suffix_of_turn = b',"_meta":{"moorage":{"seq":%d,"generation":%d}}}}'
+
+View = Literal["plain", "moorage"]
+
+
+def update_message(session_id: str, entry: Entry) -> bytes:
+    """An update entry as `session/update`; spliced, as this is every streamed chunk's way."""
+    mark = (
+        _suffix % entry.seq
+        if entry.generation is None
+        else _suffix_of_turn % (entry.seq, entry.generation)
+    )
+    return (_prefix % session_id.encode()) + entry.body + mark
+
+
+def snapshot_message(session_id: str, update: msgspec.Struct) -> bytes:
+    """An update that is no entry: the state of something when a client attaches."""
+    return encode_notification(
+        "session/update", _Update(session_id=session_id, update=msgspec.Raw(encode(update)))
+    )
+
+
+def entry_message(session_id: str, entry: Entry) -> bytes:
+    """An entry as `_moorage/session/entry`."""
+    return b"".join((
+        b'{"jsonrpc":"2.0","method":"_moorage/session/entry","params":{"sessionId":"',
+        session_id.encode(), b'",', entry_fields(entry)[1:], b"}",
+    ))  # fmt: skip
+
+
+def entry_object(entry: Entry) -> msgspec.Raw:
+    """An entry as an item of a list of entries."""
+    return msgspec.Raw(entry_fields(entry, at=True))
+
+
+def entry_fields(entry: Entry, *, at: bool = False) -> bytes:
+    """`{seq, at?, generation?, kind, …}` with the body's fields, or the body under `update`."""
+    stamp = b'"at":%b,' % encode(entry.at) if at else b""
+    turn = b'"generation":%d,' % entry.generation if entry.generation is not None else b""
+    start = b'{"seq":%d,%b%b"kind":%b' % (entry.seq, stamp, turn, encode(entry.kind))
+    if entry.kind in UPDATE_KINDS:
+        return start + b',"update":' + entry.body + b"}"
+    return start + (b"," + entry.body[1:] if len(entry.body) > 2 else b"}")
+
+
+def message_for(session_id: str, entry: Entry, *, moorage: bool, own: bool) -> bytes | None:
+    """The message that tells one client of an entry, None if it is not for that client.
+
+    `own` says that the entry repeats what this very client just sent: it is not drawn twice.
+    """
+    if entry.kind in UPDATE_KINDS and not own:
+        return update_message(session_id, entry)
+    return entry_message(session_id, entry) if moorage else None

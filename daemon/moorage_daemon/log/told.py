@@ -1,0 +1,127 @@
+"""The fold: what may be told of a session, made from its durable entries and nothing else.
+
+`Told.apply` is the only code that changes this state. It runs when an entry's commit has
+returned, and over stored entries in recovery; snapshots, lists and status read it. What is
+decided (admission, cancel, kill) is decided on the live objects, which are ahead of it.
+"""
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from moorage_daemon.store.model import (
+    AnswerBody,
+    AskBody,
+    Entry,
+    Head,
+    IntentBody,
+    Kind,
+    Life,
+    OverrideBody,
+    PromptBody,
+    ResultBody,
+    StateBody,
+)
+from moorage_protocol.moorage import Overrides, QueuedTurn, RunningTurn, State
+
+
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAsk:
+    """A permission question that has no answer yet."""
+
+    seq: int
+    generation: int
+    body: AskBody
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIntent:
+    """A tool that was started and has no result yet."""
+
+    generation: int
+    body: IntentBody
+
+
+@dataclass
+class Told:
+    """A session as of entry `seq`."""
+
+    seq: int
+    life: Life
+    overrides: Overrides
+    turn: RunningTurn | None = None
+    queue: dict[int, QueuedTurn] = field(default_factory=dict[int, QueuedTurn])
+    asks: dict[str, OpenAsk] = field(default_factory=dict[str, OpenAsk])
+    intents: dict[str, OpenIntent] = field(default_factory=dict[str, OpenIntent])
+
+    @classmethod
+    def at_rest(cls, head: Head, seq: int) -> "Told":
+        """A stored session on which no turn is open."""
+        return cls(seq, head.life, head.overrides)
+
+    @property
+    def state(self) -> State:
+        """The state as clients see it."""
+        if self.life is Life.KILLED:
+            return State.KILLED
+        if self.asks:
+            return State.REQUIRES_ACTION
+        if self.turn is not None:
+            return State.RUNNING
+        return State.PAUSED if self.life is Life.PAUSED else State.IDLE
+
+    def apply(self, entry: Entry) -> None:
+        """Move on by one entry; kinds that change nothing told only move `seq`."""
+        self.seq = entry.seq
+        match entry.kind:
+            case Kind.PROMPT:
+                self._admit(entry)
+            case Kind.BEGIN:
+                self.queue.pop(_generation(entry), None)
+                self.turn = RunningTurn(generation=_generation(entry), started_at=entry.at)
+            case Kind.VERDICT:
+                self._end(_generation(entry))
+            case Kind.ASK:
+                body = _read(entry, AskBody)
+                self.asks[body.tool_call_id] = OpenAsk(entry.seq, _generation(entry), body)
+            case Kind.ANSWER:
+                self.asks.pop(_read(entry, AnswerBody).tool_call_id, None)
+            case Kind.INTENT:
+                intent = _read(entry, IntentBody)
+                self.intents[intent.tool_call_id] = OpenIntent(_generation(entry), intent)
+            case Kind.RESULT:
+                self.intents.pop(_read(entry, ResultBody).tool_call_id, None)
+            case Kind.OVERRIDE:
+                self.overrides = _read(entry, OverrideBody).overrides
+            case Kind.STATE:
+                self.life = _read(entry, StateBody).state
+            case _:
+                pass
+
+    def _admit(self, entry: Entry) -> None:
+        body = _read(entry, PromptBody)
+        generation = _generation(entry)
+        self.queue[generation] = QueuedTurn(
+            generation=generation, position=body.position, prompt_id=body.prompt_id
+        )
+
+    def _end(self, generation: int) -> None:
+        self.queue.pop(generation, None)
+        if self.turn is not None and self.turn.generation == generation:
+            self.turn = None
+        for open_things in (self.asks, self.intents):
+            for key in [k for k, v in open_things.items() if v.generation == generation]:
+                del open_things[key]
+
+
+def _generation(entry: Entry) -> int:
+    assert entry.generation is not None, "entries of turns carry their generation"
+    return entry.generation
+
+
+def _read(entry: Entry, shape: type[B]) -> B:
+    return msgspec.json.decode(entry.body, type=shape)
