@@ -5,6 +5,7 @@ something to say there. Decode what a peer sent with `lenient.decode`: unknown f
 ignored, malformed optional ones count as absent.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Generic, Literal, TypeVar
 
@@ -159,7 +160,7 @@ class ToolCallFields(Shape, frozen=True):
     name: str | None = None
     kind: ToolKind | None = None
     status: ToolCallStatus | None = None
-    content: list[ToolCallContent] | None = None
+    content: Sequence[ToolCallContent] | None = None
     locations: list[ToolCallLocation] | None = None
     raw_input: Raw | UnsetType = UNSET
     raw_output: Raw | UnsetType = UNSET

@@ -1,0 +1,94 @@
+"""What an agent is to a turn, and what a turn offers an agent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from moorage_daemon.tools.port import Report, Tool
+from moorage_protocol.acp import AvailableCommand, ContentBlock, PlanEntry, StopReason, ToolKind
+from moorage_protocol.moorage import Overrides
+
+
+class AgentFailed(Exception):
+    """An agent could not go on; `code` is the stable word of the turn's verdict."""
+
+    def __init__(self, code: str, problem: str) -> None:
+        super().__init__(problem)
+        self.code = code
+
+
+class StageClosed(Exception):
+    """The turn was ended without this agent: nothing it still does counts."""
+
+
+class CallRefused(Exception):
+    """A tool call that was not made: the answer was no."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the user said, block by block."""
+
+    blocks: Sequence[ContentBlock]
+    text: str
+
+
+class Stage(Protocol):
+    """What an agent has during one turn.
+
+    Every method may wait, and is where cancellation reaches the agent. `StorageError` from any of
+    them means that the turn cannot be recorded: let it pass.
+    """
+
+    @property
+    def cwd(self) -> str:
+        """The session's working directory, absolute."""
+        ...
+
+    @property
+    def overrides(self) -> Overrides:
+        """The model settings of this turn; they do not change while it runs."""
+        ...
+
+    async def say(self, text: str) -> None:
+        """Stream a piece of the answer."""
+        ...
+
+    async def think(self, text: str) -> None:
+        """Stream a piece of reasoning."""
+        ...
+
+    async def plan(self, entries: Sequence[PlanEntry]) -> None:
+        """Show the plan, whole each time."""
+        ...
+
+    async def ask(self, title: str, kind: ToolKind = ToolKind.OTHER) -> bool:
+        """Put a question to the user; whether the answer was yes."""
+        ...
+
+    async def call(self, tool: Tool[msgspec.Struct], arguments: msgspec.Struct) -> Report:
+        """Call a tool: shown, asked for if the tool asks, recorded, then run.
+
+        Raises `CallRefused` when the user said no.
+        """
+        ...
+
+
+class Agent(Protocol):
+    """Answers prompts. One object serves all sessions: what belongs to a turn is on its stage."""
+
+    @property
+    def name(self) -> str:
+        """What `session/new` and the settings call it."""
+        ...
+
+    @property
+    def commands(self) -> Sequence[AvailableCommand]:
+        """Slash commands that clients offer their users."""
+        ...
+
+    async def run(self, prompt: Prompt, stage: Stage) -> StopReason:
+        """Answer one prompt; stops at once when its scope is cancelled."""
+        ...

@@ -1,0 +1,80 @@
+"""What a tool is to the turn that calls it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from moorage_protocol.acp import ToolCallLocation, ToolKind
+
+
+A_contra = TypeVar("A_contra", bound=msgspec.Struct, contravariant=True)
+
+
+class ToolFailed(Exception):
+    """A tool could not do it; the text is for the user and the agent."""
+
+
+class Killable(Protocol):
+    """Something that runs outside the daemon and can be ended at once."""
+
+    def kill(self) -> None:
+        """End it now: no checkpoint, idempotent."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where a tool works: `cwd` is absolute; `running` is what a kill has to end.
+
+    `progress` shows text while the tool is at work; it replaces what was shown before.
+    """
+
+    cwd: str
+    progress: Callable[[str], None]
+    running: set[Killable] = field(default_factory=set[Killable])
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a tool has to say: `text` for people and agents alike, `ok` whether it worked."""
+
+    text: str
+    ok: bool = True
+
+
+class Tool(Protocol[A_contra]):
+    """One thing an agent can do.
+
+    `asks` says that a person is asked first. `run` starts what it starts before its first
+    checkpoint: the caller has checked in that very tick that it still may. A failure that the
+    user should read about is a `ToolFailed`.
+    """
+
+    @property
+    def name(self) -> str:
+        """The word that permissions and records use."""
+        ...
+
+    @property
+    def kind(self) -> ToolKind:
+        """How clients draw it."""
+        ...
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person is asked before each call."""
+        ...
+
+    def title(self, arguments: A_contra) -> str:
+        """One line that says what this call will do, exactly."""
+        ...
+
+    def locations(self, arguments: A_contra, cwd: str) -> list[ToolCallLocation]:
+        """The files this call is about."""
+        ...
+
+    async def run(self, arguments: A_contra, bench: Bench) -> Report:
+        """Do it."""
+        ...

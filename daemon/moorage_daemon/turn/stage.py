@@ -1,0 +1,354 @@
+"""What an agent does on its turn, and the one gate every tool call passes.
+
+The order of a tool call is fixed: show it, ask if the tool asks, write the intent and wait until
+it is durable, look once more whether the session may still start anything, and start it in that
+same tick. A killed session therefore starts nothing, and no tool runs without a record.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+import trio
+
+from moorage_daemon.agents.port import CallRefused, StageClosed
+from moorage_daemon.log.log import Log
+from moorage_daemon.store.model import AnswerBody, AskBody, IntentBody, Kind, ResultBody
+from moorage_daemon.tools.port import Bench, Killable, Report, Tool, ToolFailed
+from moorage_daemon.turn.asks import Ask, Asks, Decision
+from moorage_daemon.turn.turn import Turn
+from moorage_protocol.acp import (
+    PermissionKind,
+    PermissionOption,
+    Plan,
+    PlanEntry,
+    Text,
+    ToolCall,
+    ToolCallFields,
+    ToolCallStatus,
+    ToolCallUpdate,
+    ToolContent,
+    ToolKind,
+)
+from moorage_protocol.jsonrpc import encode
+from moorage_protocol.moorage import Overrides
+
+
+BREATH = 32  # pieces of text after which a busy agent lets others run: well under a millisecond
+
+OPTIONS = [
+    PermissionOption(option_id="allow", name="Allow", kind=PermissionKind.ALLOW_ONCE),
+    PermissionOption(option_id="always", name="Always allow", kind=PermissionKind.ALLOW_ALWAYS),
+    PermissionOption(option_id="reject", name="Reject", kind=PermissionKind.REJECT_ONCE),
+]
+
+
+class Scene(Protocol):
+    """The session a stage stands in."""
+
+    @property
+    def log(self) -> Log:
+        """Where all of it is written."""
+        ...
+
+    @property
+    def asks(self) -> Asks:
+        """The session's questions."""
+        ...
+
+    @property
+    def cwd(self) -> str:
+        """Its working directory."""
+        ...
+
+    @property
+    def may_start(self) -> bool:
+        """Whether anything may still be started."""
+        ...
+
+    @property
+    def ask_limit(self) -> float:
+        """Seconds a question stays open; 0 is for ever."""
+        ...
+
+    async def is_always(self, rule: str) -> bool:
+        """Whether the user allowed that for the whole session."""
+        ...
+
+    def allow_always(self, rule: str) -> None:
+        """Remember that for the whole session."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A tool call that is under way. `intent` is set once the record of its start is written."""
+
+    id: str
+    tool: str
+    intent: bool = False
+
+
+@dataclass(eq=False)
+class TurnStage:
+    """The stage of one turn; closed when the turn's verdict is due."""
+
+    turn: Turn
+    scene: Scene
+    running: set[Killable] = field(default_factory=set[Killable])
+    _calls: dict[str, _Call] = field(default_factory=dict[str, _Call])
+    _called: int = 0
+    _spoken: int = 0
+    _messages: int = 0
+    _closed: bool = False
+
+    # ---- speaking
+
+    @property
+    def cwd(self) -> str:
+        """The session's working directory."""
+        return self.scene.cwd
+
+    @property
+    def overrides(self) -> Overrides:
+        """The turn's model settings."""
+        return self.turn.overrides
+
+    async def say(self, text: str) -> None:
+        """Stream a piece of the answer."""
+        await self._stream("agent_message_chunk", text)
+
+    async def think(self, text: str) -> None:
+        """Stream a piece of reasoning."""
+        await self._stream("agent_thought_chunk", text)
+
+    async def _stream(self, update: str, text: str) -> None:
+        self._must_be_open()
+        message = f"{self.turn.generation}-{self._messages}-{update[6]}"
+        self.scene.log.append_text(update, text, message, self.turn.generation)
+        self._spoken += 1
+        if self._spoken % BREATH == 0:
+            await trio.lowlevel.checkpoint()
+        await self.scene.log.room()
+
+    async def plan(self, entries: Sequence[PlanEntry]) -> None:
+        """Show the plan."""
+        self._show(Kind.PLAN, Plan(entries=list(entries)))
+        await self.scene.log.room()
+
+    def _show(self, kind: Kind, update: msgspec.Struct) -> int:
+        self._must_be_open()
+        self._messages += 1  # text after it is a new message
+        return self.scene.log.append(kind, encode(update), generation=self.turn.generation)
+
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise StageClosed
+
+    # ---- asking
+
+    async def ask(self, title: str, kind: ToolKind = ToolKind.OTHER) -> bool:
+        """Put a question to the user, shown as a tool call that does nothing but ask."""
+        call = self._open_call("Ask")
+        fields = ToolCallFields(
+            tool_call_id=call.id, title=title, kind=kind, status=ToolCallStatus.PENDING
+        )
+        self._show(Kind.TOOL, _as_call(fields))
+        decision = await self._question(call, fields, None)
+        allowed = decision is Decision.ALLOWED
+        self._finish(call, "completed" if allowed else "refused", _said(decision))
+        return allowed
+
+    async def _question(
+        self, call: _Call, fields: ToolCallFields, intent: Callable[[PermissionKind], None] | None
+    ) -> Decision:
+        limit = self.scene.ask_limit
+
+        def record(decision: Decision, option: PermissionOption | None, by: str | None) -> None:
+            self._record_answer(call, decision, option, by)
+            if decision is Decision.ALLOWED and option is not None and intent is not None:
+                intent(option.kind)
+
+        ask = Ask(call.id, self.turn.generation, OPTIONS, record)
+        self.scene.asks.add(ask)
+        self.scene.log.append(
+            Kind.ASK, _ask_body(fields, limit, self.scene), generation=self.turn.generation
+        )
+        try:
+            with trio.move_on_after(limit or float("inf")):
+                await ask.decided.wait()
+            ask.settle(Decision.TIMED_OUT, None, None)
+        finally:
+            ask.settle(Decision.CANCELLED, None, None)
+            self.scene.asks.close(ask)
+        assert ask.decision is not None
+        return ask.decision
+
+    def _record_answer(
+        self, call: _Call, decision: Decision, option: PermissionOption | None, by: str | None
+    ) -> None:
+        selected = option is not None
+        body = AnswerBody(
+            tool_call_id=call.id,
+            outcome="selected" if selected else decision.value,
+            option_id=option.option_id if option else None,
+            by=by,
+        )
+        self.scene.log.append(Kind.ANSWER, body, generation=self.turn.generation)
+
+    # ---- tools
+
+    async def call(self, tool: Tool[msgspec.Struct], arguments: msgspec.Struct) -> Report:
+        """Call a tool through the gate."""
+        call = self._open_call(tool.name)
+        fields = ToolCallFields(
+            tool_call_id=call.id,
+            title=tool.title(arguments),
+            name=tool.name,
+            kind=tool.kind,
+            status=ToolCallStatus.PENDING,
+            locations=tool.locations(arguments, self.cwd) or None,
+            raw_input=msgspec.Raw(encode(arguments)),
+        )
+        self._show(Kind.TOOL, _as_call(fields))
+        await self._permit(call, tool, fields)
+        await self.scene.log.until(self.scene.log.seq)  # the intent
+        return await self._run(call, tool, arguments)
+
+    async def _permit(
+        self, call: _Call, tool: Tool[msgspec.Struct], fields: ToolCallFields
+    ) -> None:
+        rule = f"{tool.name}:{fields.title}"
+
+        def intend(decision: str, *, remember: bool = False) -> None:
+            if remember:
+                self.scene.allow_always(rule)
+            self._intend(call, fields, decision, rule if remember else None)
+
+        def chosen(kind: PermissionKind) -> None:
+            intend(kind.value, remember=kind is PermissionKind.ALLOW_ALWAYS)
+
+        if not tool.asks:
+            return intend("not_asked")
+        if await self.scene.is_always(rule):
+            return intend("always")
+        decision = await self._question(call, fields, chosen)
+        if decision is not Decision.ALLOWED:
+            self._finish(call, "refused", _said(decision))
+            raise CallRefused(_said(decision))
+        return None
+
+    def _intend(self, call: _Call, fields: ToolCallFields, decision: str, rule: str | None) -> None:
+        assert isinstance(fields.raw_input, msgspec.Raw)
+        body = IntentBody(
+            tool_call_id=call.id,
+            tool=call.tool,
+            arguments=fields.raw_input,
+            decision=decision,
+            rule=rule,
+        )
+        self._calls[call.id] = _Call(call.id, call.tool, intent=True)
+        self.scene.log.append(Kind.INTENT, body, generation=self.turn.generation)
+
+    async def _run(
+        self, call: _Call, tool: Tool[msgspec.Struct], arguments: msgspec.Struct
+    ) -> Report:
+        self._must_be_open()
+        if not self.scene.may_start:
+            raise StageClosed
+        self._progress(call, ToolCallStatus.IN_PROGRESS)
+        bench = Bench(self.cwd, lambda text: self._show_progress(call, text), self.running)
+        try:
+            report = await tool.run(arguments, bench)
+        except ToolFailed as error:
+            report = Report(str(error), ok=False)
+        except Exception:
+            self._finish(call, "failed", "The tool broke.", code="tool")
+            raise
+        self._finish(call, "completed" if report.ok else "failed", report.text)
+        return report
+
+    def _open_call(self, tool: str) -> _Call:
+        self._must_be_open()
+        self._called += 1
+        call = _Call(f"call-{self.turn.generation}-{self._called}", tool)
+        self._calls[call.id] = call
+        return call
+
+    def _progress(self, call: _Call, status: ToolCallStatus) -> None:
+        self._show(Kind.TOOL, ToolCallUpdate(tool_call_id=call.id, status=status))
+
+    def _show_progress(self, call: _Call, text: str) -> None:
+        if not self._closed:
+            content = [ToolContent(content=Text(text=text))]
+            self._show(Kind.TOOL, ToolCallUpdate(tool_call_id=call.id, content=content))
+
+    def _finish(self, call: _Call, status: str, text: str, code: str | None = None) -> None:
+        if self._calls.pop(call.id, None) is not None:
+            self._close_call(call, status, text, code)
+
+    def _close_call(self, call: _Call, status: str, text: str, code: str | None) -> None:
+        done = status == "completed"
+        shown = ToolCallUpdate(
+            tool_call_id=call.id,
+            status=ToolCallStatus.COMPLETED if done else ToolCallStatus.FAILED,
+            content=[ToolContent(content=Text(text=text))] if text else None,
+        )
+        generation, log = self.turn.generation, self.scene.log
+        log.append(Kind.TOOL, encode(shown), generation=generation)
+        body = ResultBody(tool_call_id=call.id, status=status, code=code)
+        log.append(Kind.RESULT, body, generation=generation)
+        self._messages += 1
+        self._count(status)
+
+    def _count(self, status: str) -> None:
+        counted = {"refused": "failed"}.get(status, status)
+        counts = self.turn.tool_calls
+        self.turn.tool_calls = msgspec.structs.replace(
+            counts, **{counted: getattr(counts, counted) + 1}
+        )
+
+    # ---- the end
+
+    def shut(self) -> None:
+        """From now on nothing is emitted, asked or started, and what runs is killed; idempotent."""
+        if self._closed:
+            return
+        self.scene.asks.end(self.turn.generation)
+        for call in list(self._calls.values()):
+            self._finish(call, "cancelled", "Cancelled.")
+        self._closed = True
+        for process in list(self.running):
+            process.kill()
+
+    @property
+    def processes(self) -> int:
+        """How many programs are running for this turn."""
+        return len(self.running)
+
+
+def _as_call(fields: ToolCallFields) -> ToolCall:
+    return ToolCall(**{name: getattr(fields, name) for name in fields.__struct_fields__})
+
+
+def _ask_body(fields: ToolCallFields, limit: float, scene: Scene) -> AskBody:
+    return AskBody(
+        tool_call_id=fields.tool_call_id,
+        title=fields.title or "",
+        tool_call=msgspec.Raw(encode(fields)),
+        options=[msgspec.Raw(encode(option)) for option in OPTIONS],
+        expires_at=scene.log.writes.now() + limit if limit else None,
+    )
+
+
+def _said(decision: Decision) -> str:
+    match decision:
+        case Decision.ALLOWED:
+            return "Allowed."
+        case Decision.REJECTED:
+            return "Rejected by the user."
+        case Decision.TIMED_OUT:
+            return "Nobody answered in time."
+        case Decision.CANCELLED:
+            return "Cancelled."

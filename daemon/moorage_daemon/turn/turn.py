@@ -1,0 +1,82 @@
+"""A turn and who stopped it.
+
+Everything that changes together lives in this one object; no map anywhere is keyed by session or
+generation. The cause is set once: the first one wins, later ones are noted beside it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from moorage_daemon.agents.port import Prompt
+from moorage_daemon.store.model import VerdictBody
+from moorage_daemon.turn.verdict import Ending
+from moorage_protocol.moorage import AlsoRequested, CancelOutcome, Cause, Overrides, ToolCallCounts
+
+
+@dataclass(eq=False)
+class Turn:
+    """One prompt on its way to a verdict.
+
+    `generation` is its number in the session. `by` is the TUI that prompted, `origin` the
+    connection. `stirred` is set when the agent has ended or a cause was set: the moment to look.
+    `settled` is set when the verdict is durable.
+    """
+
+    generation: int
+    prompt: Prompt
+    by: str
+    origin: str
+    queued_at: float
+    limit: float = 0.0  # seconds it may run; 0 is no limit
+    prompt_id: str | None = None
+    overrides: Overrides = field(default_factory=Overrides)
+    ready_at: int = 0  # the entry that must be durable before the agent starts
+    started_at: float | None = None
+    cancel_scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    cause: Cause | None = None
+    requested_by: str | None = None
+    also_requested: list[AlsoRequested] = field(default_factory=list[AlsoRequested])
+    ending: Ending | None = None
+    verdict: VerdictBody | None = None
+    verdict_seq: int = 0
+    tool_calls: ToolCallCounts = field(default_factory=ToolCallCounts)
+    stirred: trio.Event = field(default_factory=trio.Event)
+    ended: trio.Event = field(default_factory=trio.Event)
+    settled: trio.Event = field(default_factory=trio.Event)
+    watchers: list[Callable[["Turn"], None]] = field(default_factory=list[Callable[["Turn"], None]])
+
+    def request_cancel(self, cause: Cause, by: str, at: float) -> CancelOutcome:
+        """Ask the turn to stop. Synchronous: nothing happens between the test and the act."""
+        if self.verdict is not None:
+            return CancelOutcome.FINISHED
+        if self.cause is not None:
+            self.also_requested.append(AlsoRequested(cause=cause, by=by, at=at))
+            return CancelOutcome.ALREADY
+        self.cause, self.requested_by = cause, by
+        self.cancel_scope.cancel(reason=cause)
+        self.stirred.set()
+        return CancelOutcome.FIRED
+
+    def end(self, ending: Ending) -> None:
+        """The agent's part is over. What an abandoned agent does later changes nothing."""
+        if self.ending is None:
+            self.ending = ending
+        self.ended.set()
+        self.stirred.set()
+
+    def conclude(self, verdict: VerdictBody, seq: int) -> None:
+        """The verdict is written as entry `seq`; once."""
+        assert self.verdict is None, "a turn has one verdict"
+        self.verdict, self.verdict_seq = verdict, seq
+        watchers, self.watchers = self.watchers, []
+        for tell in watchers:
+            tell(self)
+
+    def watch(self, tell: Callable[["Turn"], None]) -> None:
+        """Call back when the verdict is written."""
+        if self.verdict is not None:
+            tell(self)
+        else:
+            self.watchers.append(tell)
