@@ -1,0 +1,247 @@
+"""What a person may choose about the daemon, read once before anything else starts.
+
+A setting is complete and checked or the daemon does not start: there is no default for
+a value that was written wrongly, and no key that is read and ignored. Flags beat the
+environment, which beats the file.
+"""
+
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from platformdirs import user_config_path
+
+from moorage_protocol.rendezvous import default_state_dir
+
+
+CONFIG_VARIABLE = "MOORAGE_CONFIG"
+
+MAX_QUEUE = 1024  # prompts; each may be as large as a frame and is kept in memory
+MAX_GRACE = 3600  # seconds; a stop that takes longer than an hour is none
+MAX_PORT = 65535
+MAX_TIMEOUT = 31_536_000  # seconds; a year, beyond it 0 says what is meant
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+")
+_HOST = re.compile(r"[^\s/?#@*,]+")
+_ADDRESS = re.compile(r"(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
+
+
+class SettingsError(Exception):
+    """The daemon cannot start as it was told to; one line says where and what is allowed."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(source, problem)
+        self.source = source  # a file, a flag or a variable
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.problem}"
+
+
+class StoreChoice(StrEnum):
+    """Where sessions are kept."""
+
+    SQLITE = "sqlite:"  # a database in the state directory
+    MEMORY = "memory:"  # gone with the daemon
+
+
+class ClosePolicy(StrEnum):
+    """What the end of a client's connection means to the turns it prompted."""
+
+    DETACH = "detach"  # they run on
+    CLOSE = "close"
+
+
+@dataclass(frozen=True)
+class WebsocketAddress:
+    """Where to listen; `host` is a loopback literal without brackets, port 0 is any."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the command line said; None where it said nothing."""
+
+    config: str | None = None
+    state_dir: str | None = None
+    websocket: str | None = None  # HOST:PORT, "" for --no-websocket
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every choice, checked. Of the timeouts 0 means none."""
+
+    state_dir: Path
+    default_agent: str = "scripted"
+    store: StoreChoice = StoreChoice.SQLITE
+    websocket: WebsocketAddress | None = WebsocketAddress("127.0.0.1", 0)
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    prompt_queue: int = 32
+    grace_seconds: float = 5
+    turn_timeout_seconds: float = 0
+    permission_timeout_seconds: float = 0
+    close_policy: ClosePolicy = ClosePolicy.DETACH
+    providers: tuple[str, ...] = ()  # names; nothing configures one yet
+
+
+def load_settings(flags: Flags, env: Mapping[str, str] = os.environ) -> Settings:
+    """Read flags, environment and file; raises SettingsError.
+
+    A file that was named has to be there, the default one need not. Platformdirs, which
+    knows where that is, looks at the process's own environment whatever `env` says.
+    """
+    for flag, path in (("--config", flags.config), ("--state-dir", flags.state_dir)):
+        if path == "":
+            raise SettingsError(flag, "must name a path")
+    chosen = _read_file(flags.config or env.get(CONFIG_VARIABLE))
+    if flags.websocket is not None:
+        chosen["websocket"] = _value("--websocket", "websocket", flags.websocket)
+    return Settings(state_dir=_state_dir(flags, env), **chosen)
+
+
+def _state_dir(flags: Flags, env: Mapping[str, str]) -> Path:
+    try:
+        return Path(flags.state_dir or default_state_dir(env)).absolute()
+    except LookupError as error:
+        raise SettingsError("state directory", str(error.args[0])) from error
+
+
+def _read_file(named: str | None) -> dict[str, Any]:
+    """Return the checked values of the named or the default file, by key."""
+    path = Path(named).absolute() if named else _default_file()
+    try:
+        found = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError as error:
+        if named:
+            raise SettingsError(str(path), "there is no such file") from error
+        return {}
+    except OSError as error:
+        raise SettingsError(str(path), f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(str(path), "is not UTF-8 text") from error
+    except (ValueError, RecursionError) as error:  # RecursionError: brackets, too deep
+        raise SettingsError(str(path), f"is not TOML: {error}") from error
+    return {key: _value(str(path), key, value) for key, value in found.items()}
+
+
+def _default_file() -> Path:
+    try:
+        return user_config_path("moorage") / "config.toml"
+    except RuntimeError as error:
+        problem = f"no home directory: set HOME or {CONFIG_VARIABLE}"
+        raise SettingsError("config.toml", problem) from error
+
+
+def _value(source: str, key: str, value: object) -> object:
+    """Return what a written value means; the value itself is never repeated in errors."""
+    rule = _RULES.get(key)
+    if rule is None:
+        known = ", ".join(_RULES)
+        raise SettingsError(source, f"unknown key {key[:64]!r}, there are: {known}")
+    try:
+        return rule.read(value)
+    except ValueError as error:
+        raise SettingsError(source, f"{key} must be {rule.allowed}") from error
+
+
+def _text(pattern: re.Pattern[str]) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise ValueError
+        return value
+
+    return read
+
+
+def _texts(pattern: re.Pattern[str]) -> Callable[[object], tuple[str, ...]]:
+    def read(value: object) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise ValueError
+        return tuple(map(_text(pattern), cast("list[object]", value)))
+
+    return read
+
+
+def _seconds(most: int) -> Callable[[object], float]:
+    def read(value: object) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ValueError
+        if not 0 <= value <= most:  # neither is true of not-a-number
+            raise ValueError
+        return value
+
+    return read
+
+
+def _queue_size(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError
+    if not 1 <= value <= MAX_QUEUE:
+        raise ValueError
+    return value
+
+
+def _websocket(value: object) -> WebsocketAddress | None:
+    if value == "":
+        return None
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match["port"]) > MAX_PORT:
+        raise ValueError
+    host = _loopback_6(match["six"]) if match["six"] else _loopback_4(match["host"])
+    return WebsocketAddress(host, int(match["port"]))
+
+
+def _loopback_6(host: str) -> str:
+    """Only ::1: what an IPv4 address in IPv6 clothes reaches differs between systems."""
+    if ipaddress.IPv6Address(host) != ipaddress.IPv6Address("::1"):
+        raise ValueError
+    return "::1"
+
+
+def _loopback_4(host: str) -> str:
+    """The name gets its number here, so that no hosts file has a say in what it is."""
+    if host.lower() == "localhost":
+        return "127.0.0.1"
+    if not ipaddress.IPv4Address(host).is_loopback:
+        raise ValueError
+    return host
+
+
+class _Rule(NamedTuple):
+    """One key of the file: what may stand there, in words and as code."""
+
+    allowed: str
+    read: Callable[[Any], object]  # raises ValueError
+
+
+_RULES = {
+    "default_agent": _Rule("the name of an agent (a-z, 0-9, - and _)", _text(_NAME)),
+    "store": _Rule('"sqlite:" or "memory:"', StoreChoice),
+    "websocket": _Rule(
+        'HOST:PORT with a loopback HOST (127.0.0.0/8, [::1] or localhost), or "" for none',
+        _websocket,
+    ),
+    "allowed_origins": _Rule(
+        "a list of origins like https://example.org, without path or *", _texts(_ORIGIN)
+    ),
+    "allowed_hosts": _Rule("a list of HOST or HOST:PORT, without path or *", _texts(_HOST)),
+    "prompt_queue": _Rule(f"a whole number from 1 to {MAX_QUEUE}", _queue_size),
+    "grace_seconds": _Rule(f"seconds from 0 to {MAX_GRACE}", _seconds(MAX_GRACE)),
+    "turn_timeout_seconds": _Rule(
+        f"seconds up to {MAX_TIMEOUT}, or 0 for none", _seconds(MAX_TIMEOUT)
+    ),
+    "permission_timeout_seconds": _Rule(
+        f"seconds up to {MAX_TIMEOUT}, or 0 for none", _seconds(MAX_TIMEOUT)
+    ),
+    "close_policy": _Rule('"detach" or "close"', ClosePolicy),
+}
