@@ -77,6 +77,10 @@ class Committer:
         """Stored entries beyond `after`."""
         return await self.store.entries(session, after, limit=READ_ENTRIES, max_bytes=max_bytes)
 
+    async def delete(self, session: str) -> bool:
+        """Remove all that is stored of a session; False if there was nothing."""
+        return await self.store.delete(session)
+
     # ---- the task
 
     async def run(self) -> None:

@@ -135,6 +135,8 @@ class Log:
     ) -> int:
         """Add an entry; gives its number. It is not told before it is durable."""
         self.seq += 1
+        if self.failed:
+            return self.seq  # it will never be told
         encoded = body if isinstance(body, bytes) else encode_body(body)
         self._drafts.append(_Draft(self.seq, self.writes.now(), kind, generation, encoded, origin))
         self._grown(len(encoded), control=kind in CONTROL_KINDS)
@@ -142,6 +144,8 @@ class Log:
 
     def append_text(self, update: str, text: str, message_id: str, generation: int) -> None:
         """Add a piece of streamed text, to the last entry if that is the same message."""
+        if self.failed:
+            return
         last = self._drafts[-1].text if self._drafts else None
         if (
             last is not None
@@ -168,12 +172,12 @@ class Log:
     def write_head(self, head: Head) -> None:
         """Have the head written with the next commit."""
         self._head = head
-        self._grown(0)
+        if not self.failed:
+            self._grown(0)
 
     def _grown(self, size: int, *, control: bool = False) -> None:
         self._waiting_bytes += size
-        if not self.failed:
-            self.writes.submit(self, size, control=control)
+        self.writes.submit(self, size, control=control)
 
     async def room(self) -> None:
         """Wait until an agent may emit more; raises `StorageError` when it never can.

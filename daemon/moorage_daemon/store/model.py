@@ -25,6 +25,14 @@ class Life(StrEnum):
     KILLED = "killed"
 
 
+class PromptRef(Struct, frozen=True, array_like=True):
+    """A prompt id that was used, for which prompt and which turn."""
+
+    prompt_id: str
+    digest: str
+    generation: int
+
+
 class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What has to be known of a session without its log: to list it, to authorise, to resume.
 
@@ -43,6 +51,7 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     life: Life = Life.ACTIVE
     generation: int = 0
     open_turns: tuple[int, ...] = ()
+    prompts: tuple[PromptRef, ...] = ()
     overrides: Overrides = Overrides()
     title: str | None = None
     labels: dict[str, str] = {}
@@ -102,13 +111,12 @@ class PromptBody(Body, frozen=True, kw_only=True):
     """`position` is 0 for a turn that starts at once.
 
     `content` holds the prompt while it waits in the queue; a turn that starts has it in its
-    message entries. `digest` is what a reused prompt id is compared with.
+    message entries.
     """
 
     by: str
     position: int
     text: str
-    digest: str
     prompt_id: str | None = None
     content: list[Raw] | None = None
 

@@ -7,6 +7,7 @@ generation. The cause is set once: the first one wins, later ones are noted besi
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
 import trio
 
 from moorage_daemon.agents.port import Prompt
@@ -32,6 +33,7 @@ class Turn:
     limit: float = 0.0  # seconds it may run; 0 is no limit
     prompt_id: str | None = None
     overrides: Overrides = field(default_factory=Overrides)
+    content: list[msgspec.Raw] = field(default_factory=list[msgspec.Raw])  # until it starts
     ready_at: int = 0  # the entry that must be durable before the agent starts
     started_at: float | None = None
     cancel_scope: trio.CancelScope = field(default_factory=trio.CancelScope)

@@ -57,6 +57,9 @@ class Request:
     also: list[AlsoRequested]
 
 
+NOBODY = Request(None, None, [])
+
+
 def judge(ending: Ending, request: Request, tool_calls: ToolCallCounts) -> VerdictBody:
     """The verdict on a turn that ended so."""
     match ending:

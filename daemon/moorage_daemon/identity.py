@@ -1,0 +1,105 @@
+"""Who is at the other end, and what that lets them do.
+
+Access goes by principal: who authenticated. A TUI is something else: it groups sessions (eviction,
+"mine", who owns a session after a reconnect) and guards nothing; its secret only keeps one client
+from taking another's place. Every verb on a session passes `authorize`, in the tick of its effect.
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moorage_protocol.errors import NotFound, NotPermitted
+from moorage_protocol.moorage import Access, Role
+
+
+LOCAL = "local"  # the daemon's own user, and the token of the first start
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+
+
+class Verb(StrEnum):
+    """What can be done with a session: watch it, act on it, end it."""
+
+    WATCH = "watch"
+    ACT = "act"
+    KILL = "kill"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who authenticated, and as what."""
+
+    name: str
+    role: Role
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One connection's client. `advertised` says that it knows moorage's own messages."""
+
+    connection: str
+    principal: Principal
+    tui: str
+    advertised: bool
+    name: str | None = None
+    transport: str = ""
+
+
+def authorize(
+    principal: Principal, owner_principal: str, verb: Verb, access: Access | None = None
+) -> None:
+    """Return if the principal may do that to a session of `owner_principal`.
+
+    `access` is how the connection attached, None if it did not. A session of somebody else
+    answers like one that does not exist (`NotFound`), except to operators; a verb that the role
+    or the attachment does not allow is `NotPermitted`.
+    """
+    operator = principal.role is Role.OPERATOR
+    if principal.name != owner_principal and not operator:
+        raise NotFound
+    match verb:
+        case Verb.WATCH:
+            return
+        case Verb.ACT:
+            allowed = principal.name == owner_principal and principal.role is not Role.OBSERVER
+            if not allowed or access is Access.OBSERVER:
+                raise NotPermitted
+        case Verb.KILL:
+            if not operator and principal.role is not Role.OWNER:
+                raise NotPermitted
+
+
+def new_id() -> str:
+    """128 random bits as `[a-z0-9]{26}`: an id that nobody guesses and every file system takes."""
+    return base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
+
+
+def is_id(text: str) -> bool:
+    """Whether `new_id` could have made it."""
+    return len(text) == 26 and all(letter in _ALPHABET for letter in text)
+
+
+@dataclass(frozen=True, repr=False)
+class TuiKeys:
+    """Issues and proves TUI identities. The secret is derived, so nothing has to be stored."""
+
+    key: bytes
+
+    def issue(self) -> tuple[str, str]:
+        """A new TUI id and its secret."""
+        tui = new_id()
+        return tui, self._secret(tui)
+
+    def prove(self, tui: str, secret: str | None) -> None:
+        """Raise `NotPermitted` unless the secret is the one issued with that id."""
+        if secret is None or not is_id(tui):
+            raise NotPermitted("That tuiId needs the secret it was issued with")
+        if not hmac.compare_digest(self._secret(tui).encode(), secret.encode()):
+            raise NotPermitted("That tuiId needs the secret it was issued with")
+
+    def _secret(self, tui: str) -> str:
+        digest = hmac.new(self.key, b"tui:" + tui.encode(), hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -1,0 +1,513 @@
+"""A live session: its turns, its questions, its log, its head.
+
+All decisions are made here and at once: admission, cancel, kill and configure are plain functions
+on live objects, so two of them never interleave. What they decided is written to the log, and
+told when it is durable.
+"""
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import msgspec
+import trio
+from msgspec.structs import replace
+
+from moorage_daemon.agents.port import Agent, Prompt
+from moorage_daemon.conductor import Conductor
+from moorage_daemon.log.log import Log
+from moorage_daemon.store.model import (
+    BeginBody,
+    Head,
+    IntentBody,
+    Kind,
+    Life,
+    OverrideBody,
+    PromptBody,
+    PromptRef,
+    StateBody,
+    VerdictBody,
+)
+from moorage_daemon.store.port import Store
+from moorage_daemon.turn.asks import Asks
+from moorage_daemon.turn.stage import TurnStage
+from moorage_daemon.turn.turn import Turn
+from moorage_daemon.turn.verdict import NOBODY, Abandoned, Raised, Request, judge
+from moorage_protocol.acp import Text, UserMessageChunk
+from moorage_protocol.errors import (
+    Busy,
+    InvalidParams,
+    NotFound,
+    QueueFull,
+    SessionState,
+    StorageError,
+)
+from moorage_protocol.jsonrpc import encode
+from moorage_protocol.moorage import (
+    CancelMeta,
+    CancelOutcome,
+    CancelResult,
+    Cause,
+    DetachReason,
+    OnBusy,
+    Overrides,
+    Scope,
+    State,
+    ToolCallCounts,
+)
+
+
+logger = logging.getLogger(__name__)
+
+EXCERPT = 1000  # characters of a prompt kept in its admission: enough to recognise it in a list
+TITLE = 80  # characters of a title made from a prompt
+REMEMBERED_PROMPTS = 32  # prompt ids a session knows again: more than can be unanswered at once
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Limits that the settings give every session; seconds, 0 is no limit."""
+
+    prompt_queue: int = 32
+    grace: float = 5.0
+    turn_limit: float = 0.0
+    ask_limit: float = 0.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a session needs of the daemon. `sessions` is the nursery of conductors."""
+
+    rules: Rules
+    sessions: trio.Nursery
+    agents: trio.Nursery
+    store: Store
+    agent_named: Callable[[str], Agent]
+
+    @property
+    def conductor(self) -> Conductor:
+        """Who conducts turns."""
+        return Conductor(self.agents, self.rules.grace)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A prompt that asks to become a turn.
+
+    `content` are its blocks as they came, `prompt` what they mean. `limit` is seconds.
+    """
+
+    content: list[msgspec.Raw]
+    prompt: Prompt
+    by: str
+    origin: str
+    prompt_id: str | None = None
+    on_busy: OnBusy = OnBusy.QUEUE
+    limit: float = 0.0
+
+    @property
+    def digest(self) -> str:
+        """What two prompts have in common when they are the same prompt."""
+        return hashlib.sha256(b"\n".join(bytes(block) for block in self.content)).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A prompt id was used before, for the turn `generation`, which has ended."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What a kill hit."""
+
+    turns: list[Turn]
+    processes: int
+
+
+@dataclass(eq=False)
+class Session:
+    """A session in memory. At most one turn runs, the others wait in `queue` in their order."""
+
+    head: Head
+    log: Log
+    around: Surroundings
+    asks: Asks = field(default_factory=Asks)
+    turn: Turn | None = None
+    queue: deque[Turn] = field(default_factory=deque[Turn])
+    stage: TurnStage | None = None
+    last_active: float = field(default_factory=trio.current_time)
+    _always: set[str] | None = None
+    _ended: trio.Event | None = None
+    ends: DetachReason | None = None
+
+    # ---- what others ask
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self.head.id
+
+    @property
+    def cwd(self) -> str:
+        """The working directory, absolute."""
+        return self.head.cwd
+
+    @property
+    def may_start(self) -> bool:
+        """Whether anything may still be started for this session."""
+        return self.head.life is not Life.KILLED and not self.log.failed
+
+    @property
+    def ask_limit(self) -> float:
+        """Seconds a question stays open."""
+        return self.around.rules.ask_limit
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a turn runs, waits, or has no durable verdict yet."""
+        return self.turn is not None or bool(self.queue)
+
+    @property
+    def state(self) -> State:
+        """The state as it is told."""
+        return State.STORAGE_FAILED if self.log.failed else self.log.told.state
+
+    # ---- admission
+
+    def admit(self, admission: Admission) -> Turn | Known:
+        """Make a prompt a turn, at once.
+
+        Raises `NotFound`, `SessionState`, `StorageError`, `Busy`, `QueueFull`, `InvalidParams`;
+        then nothing has changed. A prompt id that is known gives the turn it named, and that one
+        is not run again.
+        """
+        self._must_take_prompts()
+        known = self._known(admission)
+        if known is not None:
+            return known
+        if self.is_busy:
+            self._make_way(admission)
+        turn = self._new_turn(admission)
+        self._write_admission(turn, admission)
+        if self.turn is None:
+            self._start(turn)
+            self.around.sessions.start_soon(self._conduct)
+        else:
+            self.queue.append(turn)
+        return turn
+
+    def _must_take_prompts(self) -> None:
+        if self.head.life is Life.KILLED:
+            raise NotFound
+        if self.log.failed:
+            raise SessionState("The session's log cannot be written")
+        if self.log.writes.full:
+            raise StorageError
+        if self.ends is not None:
+            raise SessionState("The session is being closed")
+
+    def _known(self, admission: Admission) -> Turn | Known | None:
+        if admission.prompt_id is None:
+            return None
+        for ref in self.head.prompts:
+            if ref.prompt_id == admission.prompt_id:
+                if ref.digest != admission.digest:
+                    raise InvalidParams("Invalid params: promptId was used for another prompt")
+                return self.find(ref.generation) or Known(ref.generation)
+        return None
+
+    def _make_way(self, admission: Admission) -> None:
+        match admission.on_busy:
+            case OnBusy.REFUSE:
+                raise Busy
+            case OnBusy.SUPERSEDE:
+                self.stop_all(Cause.SUPERSEDED, admission.by)
+            case OnBusy.QUEUE:
+                if len(self.queue) >= self.around.rules.prompt_queue:
+                    raise QueueFull
+            case _:
+                assert_never(admission.on_busy)
+
+    def _new_turn(self, admission: Admission) -> Turn:
+        generation = self.head.generation + 1
+        limits = [limit for limit in (admission.limit, self.around.rules.turn_limit) if limit]
+        refs = self.head.prompts
+        if admission.prompt_id is not None:
+            ref = PromptRef(admission.prompt_id, admission.digest, generation)
+            refs = (*refs, ref)[-REMEMBERED_PROMPTS:]
+        self._write_head(
+            generation=generation,
+            open_turns=(*self.head.open_turns, generation),
+            prompts=refs,
+            title=self.head.title or _title(admission.prompt.text),
+        )
+        return Turn(
+            generation=generation,
+            prompt=admission.prompt,
+            by=admission.by,
+            origin=admission.origin,
+            queued_at=self.log.writes.now(),
+            limit=min(limits, default=0.0),
+            prompt_id=admission.prompt_id,
+        )
+
+    def _write_admission(self, turn: Turn, admission: Admission) -> None:
+        waits = self.turn is not None
+        body = PromptBody(
+            by=turn.by,
+            position=len(self.queue) + 1 if waits else 0,
+            text=admission.prompt.text[:EXCERPT],
+            prompt_id=turn.prompt_id,
+            content=admission.content if waits else None,
+        )
+        self.log.append(Kind.PROMPT, body, generation=turn.generation)
+        turn.content = admission.content
+
+    def _start(self, turn: Turn) -> None:
+        """The turn is the running one from here on; its agent starts when this is durable."""
+        self.turn = turn
+        turn.started_at = self.log.writes.now()
+        turn.overrides = self.head.overrides
+        generation = turn.generation
+        for chunk in _user_chunks(turn.content, generation):
+            self.log.append(Kind.MESSAGE, chunk, generation=generation, origin=turn.origin)
+        turn.content = []
+        turn.ready_at = self.log.append(
+            Kind.BEGIN, BeginBody(turn.overrides), generation=generation
+        )
+        self.stage = TurnStage(turn, self)
+
+    # ---- conducting
+
+    async def _conduct(self) -> None:
+        """Bring turn after turn to its verdict, until none is left; one such task at a time."""
+        agent = self.around.agent_named(self.head.agent)
+        while self.turn is not None and self.stage is not None:
+            turn = self.turn
+            verdict = await self.around.conductor.conduct(turn, self.stage, agent, self.log)
+            self._conclude(turn, verdict)
+            try:
+                await self.log.until(turn.verdict_seq, patient=True)
+            except StorageError:
+                logger.exception("a verdict cannot be written", extra={"session": self.id})
+                self._break_down()
+            self._next()
+
+    def _next(self) -> None:
+        turn, self.turn, self.stage = self.turn, None, None
+        self.last_active = trio.current_time()
+        if turn is not None:
+            turn.settled.set()
+        if self.queue and self.may_start and self.ends is None:
+            self._start(self.queue.popleft())
+
+    def _conclude(self, turn: Turn, verdict: VerdictBody) -> None:
+        """Write the one verdict of a turn."""
+        self._write_head(open_turns=tuple(g for g in self.head.open_turns if g != turn.generation))
+        seq = self.log.append(Kind.VERDICT, verdict, generation=turn.generation)
+        turn.conclude(verdict, seq)
+        if self.ends is not None and not self.queue:
+            self.log.end_readers(seq)
+
+    def _conclude_queued(self, turn: Turn) -> None:
+        """A turn that never began goes straight to its verdict."""
+        request = Request(turn.cause, turn.requested_by, turn.also_requested)
+        self._conclude(turn, judge(Abandoned(forced=False), request, ToolCallCounts()))
+        self.log.when_durable(turn.verdict_seq, lambda _: turn.settled.set(), patient=True)
+
+    def _break_down(self) -> None:
+        """The log has failed for good: nothing that waits will ever be recorded."""
+        while self.queue:
+            turn = self.queue.popleft()
+            self._conclude(turn, judge(Raised("storage"), NOBODY, turn.tool_calls))
+            turn.settled.set()
+
+    def _write_head(self, **changes: object) -> None:
+        self.head = replace(self.head, updated_at=self.log.writes.now(), **changes)
+        self.log.write_head(self.head)
+
+    # ---- cancelling
+
+    def find(self, generation: int) -> Turn | None:
+        """The running or waiting turn of that number."""
+        return next((t for t in self._turns() if t.generation == generation), None)
+
+    def _turns(self) -> list[Turn]:
+        return [*([self.turn] if self.turn else []), *self.queue]
+
+    def stop(self, turn: Turn, cause: Cause, by: str) -> CancelOutcome:
+        """Ask one turn to stop; a waiting one has its verdict when this returns."""
+        outcome = turn.request_cancel(cause, by, self.log.writes.now())
+        if turn in self.queue:
+            self.queue.remove(turn)
+            self._conclude_queued(turn)
+        return outcome
+
+    def stop_all(self, cause: Cause, by: str) -> list[Turn]:
+        """Ask every turn to stop, the last one first, so that none of them gets to run."""
+        turns = self._turns()
+        for turn in reversed(turns):
+            self.stop(turn, cause, by)
+        return turns
+
+    def cancel(self, wish: CancelMeta | None, by: str, origin: str) -> CancelResult:
+        """Stop the turns that `wish` is about, with cause `client_rpc`.
+
+        Without a wish these are the turns which that connection prompted, running and waiting,
+        or, if there is none, the running one.
+        """
+        if wish is not None and wish.generation is not None:
+            return self._cancel_generation(wish.generation, by)
+        targets = self._targets(wish.scope if wish else None, origin)
+        outcomes = [(self.stop(t, Cause.CLIENT_RPC, by), t) for t in reversed(targets)]
+        for outcome in (CancelOutcome.FIRED, CancelOutcome.ALREADY, CancelOutcome.FINISHED):
+            for found, turn in reversed(outcomes):
+                if found is outcome:
+                    return CancelResult(outcome=outcome, generation=turn.generation)
+        return CancelResult(outcome=CancelOutcome.IDLE)
+
+    def _targets(self, scope: Scope | None, origin: str) -> list[Turn]:
+        current = [self.turn] if self.turn else []
+        match scope:
+            case None:
+                return [turn for turn in self._turns() if turn.origin == origin] or current
+            case Scope.CURRENT:
+                return current
+            case Scope.QUEUED:
+                return [*self.queue]
+            case Scope.ALL:
+                return self._turns()
+            case _:
+                assert_never(scope)
+
+    def _cancel_generation(self, generation: int, by: str) -> CancelResult:
+        if generation > self.head.generation:
+            raise InvalidParams("Invalid params: generation was never given")
+        turn = self.find(generation)
+        if turn is not None:
+            return CancelResult(
+                outcome=self.stop(turn, Cause.CLIENT_RPC, by), generation=generation
+            )
+        newest = self.turn.generation if self.turn else self.head.generation
+        outcome = CancelOutcome.STALE if generation < newest else CancelOutcome.FINISHED
+        return CancelResult(outcome=outcome, generation=generation)
+
+    def withdraw(self, generation: int, by: str) -> bool:
+        """Take a waiting prompt back."""
+        turn = self.find(generation)
+        if turn is None or turn not in self.queue:
+            return False
+        return self.stop(turn, Cause.CLIENT_RPC, by) is CancelOutcome.FIRED
+
+    # ---- ending
+
+    def kill(self, by: str, reason: str | None) -> Killed:
+        """End the session for ever, in memory first and in this tick.
+
+        No turn, tool, question or output of it is accepted from here on, and what runs for it is
+        killed. The record follows: it is durable when the state entry and the verdicts are.
+        """
+        if self.head.life is Life.KILLED:
+            return Killed([], 0)
+        self._write_head(life=Life.KILLED)
+        self.ends = DetachReason.KILLED
+        body = StateBody(state=Life.KILLED, by=by, reason=reason)
+        last = self.log.append(Kind.STATE, body)
+        turns = self.stop_all(Cause.ADMIN_KILL, by)
+        processes = self.stage.processes if self.stage else 0
+        if self.stage is not None:
+            self.stage.shut()
+        if self.turn is None or self.turn.verdict is not None:
+            self.log.end_readers(max(last, self.log.seq))
+        return Killed([turn for turn in turns if turn.cause is not None], processes)
+
+    async def close(self, by: str, reason: DetachReason, cause: Cause) -> None:
+        """Stop all turns, wait for their verdicts, and detach everybody; the session stays."""
+        self.ends = self.ends or reason
+        for turn in self.stop_all(cause, by):
+            await turn.settled.wait()
+        self.log.end_readers(self.log.seq)
+        await self.log.until(self.log.seq, patient=True)
+
+    # ---- settings of the session
+
+    def configure(self, overrides: Overrides, by: str) -> int:
+        """Set the overrides; gives the entry that records it. A running turn keeps its own."""
+        self._must_be_writable()
+        self._write_head(overrides=overrides)
+        return self.log.append(Kind.OVERRIDE, OverrideBody(overrides, by))
+
+    def _must_be_writable(self) -> None:
+        if self.head.life is Life.KILLED:
+            raise NotFound
+        if self.log.failed:
+            raise SessionState("The session's log cannot be written")
+        if self.log.writes.full:
+            raise StorageError
+
+    def touch(self) -> None:
+        """Somebody used the session just now."""
+        self.last_active = trio.current_time()
+
+    # ---- what the user always allows
+
+    async def is_always(self, rule: str) -> bool:
+        """Whether an earlier answer allowed that for the whole session."""
+        if self._always is None:
+            self._always = await self._recall_rules()
+        return rule in self._always
+
+    async def _recall_rules(self) -> set[str]:
+        rules: set[str] = set()
+        after, more = 0, True
+        while more:
+            page = await self.around.store.entries(self.id, after, kinds=frozenset({Kind.INTENT}))
+            for entry in page.entries:
+                body = msgspec.json.decode(entry.body, type=IntentBody)
+                rules |= {body.rule} if body.rule else set()
+                after = entry.seq
+            more = page.more
+        return rules
+
+    def allow_always(self, rule: str) -> None:
+        """Remember an answer; its record is the intent that follows."""
+        if self._always is not None:
+            self._always.add(rule)
+
+
+def _title(text: str) -> str | None:
+    line = " ".join(text.split())
+    return line if len(line) <= TITLE else line[: TITLE - 1] + "…"
+
+
+def _user_chunks(content: list[msgspec.Raw], generation: int) -> list[bytes]:
+    """The prompt as updates, block by block; long text in pieces that fit one message."""
+    message = encode(f"{generation}-user")
+    chunks: list[bytes] = []
+    for block in content:
+        if len(bytes(block)) <= _PIECE:
+            chunks.append(_USER_CHUNK % (bytes(block), message))
+        else:
+            chunks += _split(block, f"{generation}-user")
+    return chunks
+
+
+_USER_CHUNK = b'{"sessionUpdate":"user_message_chunk","content":%b,"messageId":%b}'
+_PIECE = 768 * 2**10  # bytes of one block in a message that stays under 1 MiB
+
+
+def _split(block: msgspec.Raw, message: str) -> list[bytes]:
+    try:
+        text = msgspec.json.decode(block, type=Text).text
+    except msgspec.ValidationError:
+        return []  # an image or file too long for a client to take; the agent had it
+    step = _PIECE // 6  # a character escapes to at most six bytes
+    return [
+        encode(UserMessageChunk(content=Text(text=text[at : at + step]), message_id=message))
+        for at in range(0, len(text), step)
+    ]

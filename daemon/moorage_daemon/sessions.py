@@ -1,0 +1,229 @@
+"""All sessions: the heads of all are in memory, live objects only of those in use.
+
+A session that nobody uses is a stored head and its last number; the first use makes it live
+again, at once and without reading its log.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from moorage_daemon.identity import Principal, Verb, authorize, new_id
+from moorage_daemon.log.committer import Committer
+from moorage_daemon.log.log import Log
+from moorage_daemon.session import Killed, Session, Surroundings
+from moorage_daemon.store.model import Head, Kind, Life, StateBody
+from moorage_daemon.store.port import Stored
+from moorage_protocol.errors import NotFound, RpcError, StorageError
+from moorage_protocol.moorage import Access, Cause, DetachReason, LiveRow, Mode, Overrides, State
+
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SLACK = 1.0  # seconds beyond the grace that closing waits: a verdict's commit and more
+
+
+@dataclass(frozen=True)
+class NewSession:
+    """What a new session starts with; `cwd` is absolute."""
+
+    principal: str
+    owner: str
+    agent: str
+    mode: Mode
+    cwd: str
+    overrides: Overrides = field(default_factory=Overrides)
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(eq=False)
+class Sessions:
+    """The one list of sessions."""
+
+    around: Surroundings
+    committer: Committer
+    live: dict[str, Session] = field(default_factory=dict[str, Session])
+    parked: dict[str, Stored] = field(default_factory=dict[str, Stored])
+
+    # ---- finding
+
+    def find(
+        self,
+        session_id: str,
+        principal: Principal,
+        verb: Verb,
+        access: Access | None = None,
+        *,
+        killed: bool = False,
+    ) -> Session:
+        """The session, live, if that principal may do that with it now.
+
+        A killed session is not found unless asked for: its log can still be read.
+        """
+        head = self._head(session_id)
+        if head is None:
+            raise NotFound
+        authorize(principal, head.principal, verb, access)
+        if head.life is Life.KILLED and not killed:
+            raise NotFound
+        return self._live(session_id)
+
+    def _head(self, session_id: str) -> Head | None:
+        session = self.live.get(session_id)
+        if session is not None:
+            return session.head
+        stored = self.parked.get(session_id)
+        return stored.head if stored is not None else None
+
+    def _live(self, session_id: str) -> Session:
+        session = self.live.get(session_id)
+        if session is None:
+            stored = self.parked.pop(session_id)
+            session = self._open(stored, is_new=False)
+        session.touch()
+        return session
+
+    def _open(self, stored: Stored, *, is_new: bool) -> Session:
+        log = Log(stored, self.committer, is_new=is_new)
+        session = Session(stored.head, log, self.around)
+        self.live[stored.head.id] = session
+        return session
+
+    # ---- creating
+
+    def create(self, wanted: NewSession) -> Session:
+        """A new session; it exists for others when its first entry is durable.
+
+        Raises `StorageError` while nothing can be written.
+        """
+        if self.committer.full:
+            raise StorageError
+        now = self.committer.now()
+        head = Head(
+            id=new_id(),
+            principal=wanted.principal,
+            owner=wanted.owner,
+            agent=wanted.agent,
+            mode=wanted.mode,
+            cwd=wanted.cwd,
+            created_at=now,
+            updated_at=now,
+            overrides=wanted.overrides,
+            labels=wanted.labels,
+        )
+        session = self._open(Stored(head, 0), is_new=True)
+        session.log.write_head(head)
+        session.log.append(Kind.STATE, StateBody(state=Life.ACTIVE, by=wanted.owner))
+        return session
+
+    # ---- ending
+
+    def kill(self, session: Session, by: str, reason: str | None) -> Killed:
+        """Kill a session; see `Session.kill`."""
+        killed = session.kill(by, reason)
+        logger.warning(
+            "a session was killed",
+            extra={"session": session.id, "by": by, "turns": len(killed.turns)},
+        )
+        return killed
+
+    async def close(self, session: Session, by: str) -> None:
+        """Stop what runs, wait for the verdicts, and park the session."""
+        await session.close(by, DetachReason.CLOSED, Cause.SESSION_REMOVED)
+        self._park(session)
+
+    def _park(self, session: Session) -> None:
+        if self.live.get(session.id) is session and not session.is_busy:
+            del self.live[session.id]
+            self.parked[session.id] = Stored(session.head, session.log.durable)
+
+    async def delete(self, session: Session, by: str) -> None:
+        """Stop what runs and remove the session with all that was stored of it."""
+        await session.close(by, DetachReason.CLOSED, Cause.SESSION_REMOVED)
+        await self.committer.delete(session.id)
+        self.live.pop(session.id, None)
+
+    async def drain(self) -> None:
+        """The daemon stops: every turn is cancelled and has its verdict, everybody is detached."""
+        async with trio.open_nursery() as nursery:
+            for session in [*self.live.values()]:
+                nursery.start_soon(self._drain_one, session)
+
+    async def _drain_one(self, session: Session) -> None:
+        try:
+            await session.close("daemon", DetachReason.SHUTDOWN, Cause.SHUTDOWN)
+        except RpcError:
+            logger.exception("a session could not be closed", extra={"session": session.id})
+
+    # ---- listing
+
+    def rows(self, select: Callable[[Head], bool]) -> Iterator[LiveRow]:
+        """The sessions selected, newest first, as told: nothing is loaded or changed."""
+        heads = [s.head for s in self.live.values()] + [s.head for s in self.parked.values()]
+        chosen = [head for head in heads if select(head)]
+        for head in sorted(chosen, key=lambda head: (-head.updated_at, head.id)):
+            yield self.row(head)
+
+    def row(self, head: Head) -> LiveRow:
+        """One session as a row."""
+        session = self.live.get(head.id)
+        stored = self.parked.get(head.id)
+        told = session.log.told if session is not None else None
+        turn = told.turn if told is not None else None
+        return LiveRow(
+            session_id=head.id,
+            agent=head.agent,
+            owner=head.owner,
+            principal=head.principal,
+            mode=head.mode,
+            cwd=head.cwd,
+            state=session.state if session is not None else _at_rest(head),
+            generation=head.generation,
+            seq=session.log.durable if session else stored.seq if stored else 0,
+            queued=len(told.queue) if told else 0,
+            pending_permissions=len(told.asks) if told else 0,
+            attached=len(session.log.cursors) if session else 0,
+            created_at=head.created_at,
+            updated_at=head.updated_at,
+            title=head.title,
+            started_at=turn.started_at if turn else None,
+            model=head.overrides.model,
+            killed=head.life is Life.KILLED,
+        )
+
+    def count_by_agent(self) -> dict[str, int]:
+        """How many live sessions each agent has."""
+        return dict(Counter(session.head.agent for session in self.live.values()))
+
+    @property
+    def running_turns(self) -> int:
+        """How many turns run now."""
+        return sum(session.turn is not None for session in self.live.values())
+
+
+def _at_rest(head: Head) -> State:
+    match head.life:
+        case Life.KILLED:
+            return State.KILLED
+        case Life.PAUSED:
+            return State.PAUSED
+        case Life.ACTIVE:
+            return State.IDLE
+
+
+@asynccontextmanager
+async def open_sessions(
+    around: Surroundings, committer: Committer, stored: list[Stored]
+) -> AsyncIterator[Sessions]:
+    """The sessions of a store. On leaving, every turn gets its verdict, within a bound."""
+    sessions = Sessions(around, committer, parked={item.head.id: item for item in stored})
+    try:
+        yield sessions
+    finally:
+        bound = around.rules.grace + DRAIN_SLACK
+        with trio.move_on_after(bound, shield=True):
+            await sessions.drain()
