@@ -107,7 +107,7 @@ def read_daemon(state_dir: str | os.PathLike[str]) -> DaemonInfo | None:
 
 def _read_own(path: str) -> bytes:
     """Read a small regular file of this user; a FIFO or a link never holds us up."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     with open(os.open(path, flags), "rb") as file:
         found = os.fstat(file.fileno())
         ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
@@ -128,7 +128,7 @@ def is_alive(state_dir: str | os.PathLike[str]) -> bool:
     question takes a shared lock for an instant, so askers do not see each other, and
     a starting daemon knows them by that.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         lock = os.open(os.path.join(state_dir, LOCK_NAME), flags)
     except OSError:
@@ -156,7 +156,7 @@ def open_address(socket_path: str | os.PathLike[str]) -> Generator[str]:
     if not sys.platform.startswith("linux"):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
     folder, name = os.path.split(path)
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}/{name}"
     finally:
