@@ -229,7 +229,9 @@ def test_nothing_that_a_killed_daemon_left_blocks_the_next(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [f"{os.getppid()}\n", "1\n", "999999999999999999999999\n", "x" * 500, ""]
+    "content",
+    [f"{os.getppid()}\n", "1\n", "9" * 24, "x" * 500, ""],
+    ids=["our parent", "init", "huge", "foreign", "empty"],
 )
 def test_lock_file_with_a_reused_or_senseless_pid_blocks_nothing(path: Path, content: str) -> None:
     path.mkdir(0o700)
@@ -252,6 +254,22 @@ def test_clients_that_ask_without_pause_never_keep_a_daemon_from_starting(path: 
         for _ in range(300):
             with open_state_dir(path):
                 pass
+
+
+def test_pid_of_a_dead_daemon_is_not_named_while_the_new_one_has_yet_to_write_its_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statedir, "LOCK_PATIENCE", 0.02)
+    path.mkdir(0o700)
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        (path / "lock").write_text(f"{dead.pid}\n")
+
+    with (path / "lock").open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(AlreadyRunning) as caught, open_state_dir(path):
+            pass
+
+    assert caught.value.pid is None
 
 
 def test_lock_that_is_shared_for_good_is_reported_as_such(
