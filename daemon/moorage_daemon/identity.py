@@ -91,15 +91,16 @@ class TuiKeys:
     def issue(self) -> tuple[str, str]:
         """A new TUI id and its secret."""
         tui = new_id()
-        return tui, self._secret(tui)
+        return tui, self.secret(tui)
 
     def prove(self, tui: str, secret: str | None) -> None:
         """Raise `NotPermitted` unless the secret is the one issued with that id."""
         if secret is None or not is_id(tui):
             raise NotPermitted("That tuiId needs the secret it was issued with")
-        if not hmac.compare_digest(self._secret(tui).encode(), secret.encode()):
+        if not hmac.compare_digest(self.secret(tui).encode(), secret.encode()):
             raise NotPermitted("That tuiId needs the secret it was issued with")
 
-    def _secret(self, tui: str) -> str:
+    def secret(self, tui: str) -> str:
+        """The secret that goes with a TUI id."""
         digest = hmac.new(self.key, b"tui:" + tui.encode(), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -131,6 +131,19 @@ class Sessions:
         )
         return killed
 
+    async def until_recorded(self, session: Session, killed: Killed) -> bool:
+        """Wait for the record of a kill, at most the grace and a little; whether it holds."""
+        with trio.move_on_after(self.around.rules.grace + DRAIN_SLACK):
+            for turn in killed.turns:
+                await turn.settled.wait()
+            try:
+                await session.log.until(session.log.seq, patient=True)
+            except StorageError:
+                return False
+            self._park(session)
+            return True
+        return False
+
     async def close(self, session: Session, by: str) -> None:
         """Stop what runs, wait for the verdicts, and park the session."""
         await session.close(by, DetachReason.CLOSED, Cause.SESSION_REMOVED)

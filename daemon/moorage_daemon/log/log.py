@@ -271,8 +271,8 @@ class Log:
     # ---- reading
 
     def open_cursor(self, after: int, wake: Callable[[], None]) -> Cursor:
-        """A reader that gets the entries beyond `after`; beyond the end counts as the end."""
-        cursor = Cursor(self, min(after, self.durable), wake)
+        """A reader that gets the entries beyond `after`."""
+        cursor = Cursor(self, after, wake)
         self.cursors.add(cursor)
         return cursor
 

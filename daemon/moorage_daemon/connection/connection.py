@@ -1,0 +1,342 @@
+"""A connection: reads frames, dispatches them in their order, and has one task that writes.
+
+The read loop awaits nothing but the next frame; a request that has to wait becomes an answer that
+stands in a log's order or a task of this connection's nursery. Only the writer writes, and no
+turn's cancellation reaches it: a write that is cut ends the connection.
+"""
+
+import logging
+import secrets
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import msgspec
+import trio
+from msgspec.structs import replace as replaced
+
+from moorage_daemon.connection.attachment import Asked, Attachment
+from moorage_daemon.connection.outbox import Outbox, Overflow
+from moorage_daemon.connection.transport import Transport, TransportClosed
+from moorage_daemon.dispatch import broken, dispatch
+from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, OnVerdict
+from moorage_daemon.handlers.starting import MAX_OPEN_REQUESTS
+from moorage_daemon.handlers.turns import prompt_answer
+from moorage_daemon.identity import Identity, Principal
+from moorage_daemon.session import Session
+from moorage_daemon.turn.turn import Turn
+from moorage_protocol import jsonrpc, lenient
+from moorage_protocol.acp import Cancelled, PermissionResult, Selected
+from moorage_protocol.errors import (
+    InvalidRequest,
+    Overloaded,
+    RequestCancelled,
+    RpcError,
+    StorageError,
+)
+from moorage_protocol.framing import Oversize
+from moorage_protocol.jsonrpc import Notification, Request, RequestId
+from moorage_protocol.moorage import Access, Cause, ClientHello, InitializeParams, RespondOutcome
+from moorage_protocol.peer import Answer as PeerAnswer
+from moorage_protocol.peer import CancelRequest, Dropped, Fault, Peer
+
+
+logger = logging.getLogger(__name__)
+
+LINGER = 1.0  # seconds in which a client that stopped sending still gets its answers
+
+Work = trio.CancelScope | tuple[Session, Turn]
+
+
+@dataclass(eq=False)
+class Connection:
+    """One client. `identity` is a stranger's until it has said `initialize`."""
+
+    desk: Desk
+    transport: Transport
+    identity: Identity
+    initialized: bool = False
+    _outbox: Outbox = field(default_factory=Outbox)
+    _peer: Peer[Asked] = field(default_factory=lambda: Peer(secrets.randbelow(2**48)))
+    _open: dict[RequestId, Work] = field(default_factory=dict[RequestId, Work])
+    _waiting: int = 0
+    _nursery: trio.Nursery | None = None
+
+    # ---- life
+
+    async def run(self) -> None:
+        """Serve the client until it goes."""
+        self.transport.on_due(self._outbox.wake)
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._write)
+                await self._read()
+                with trio.move_on_after(LINGER):
+                    await self._outbox.drained()
+                self._nursery.cancel_scope.cancel()
+        finally:
+            self._outbox.close()
+            self._peer.abandon()
+
+    async def drain(self) -> None:
+        """Wait until the client has been sent all there is for it."""
+        await self._outbox.drained()
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                frames = await self.transport.receive()
+            except TransportClosed:
+                return
+            for frame in frames:
+                self._receive(frame)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self.transport.send(await self._next_write())
+        except TransportClosed:
+            pass
+        except Overflow:
+            logger.warning("a client does not take its answers: closing it", extra=self._names())
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel()
+
+    async def _next_write(self) -> list[bytes]:
+        try:
+            return await self._outbox.next()
+        except (RpcError, OSError) as error:
+            logger.warning("a log could not be read", exc_info=error, extra=self._names())
+            return []
+
+    def _names(self) -> dict[str, str]:
+        return {"connection": self.identity.connection, "tui": self.identity.tui}
+
+    # ---- frames
+
+    def _receive(self, frame: bytes | Oversize) -> None:
+        if isinstance(frame, Oversize):
+            error = InvalidRequest(f"A frame may have at most {frame.limit} bytes")
+            return self._outbox.put([jsonrpc.encode_error(None, error)])
+        match self._peer.receive(frame):
+            case Request(request_id, method, params):
+                self._request(request_id, method, params)
+            case Notification(method, params):
+                self._notification(method, params)
+            case PeerAnswer(token, result):
+                self._permission_answer(token, result)
+            case Fault(reply, problem):
+                logger.info("an unusable frame: %s", problem, extra=self._names())
+                self._outbox.put([reply])
+            case Dropped():
+                logger.debug("a response nobody waits for", extra=self._names())
+            case unreachable:
+                assert_never(unreachable)
+        return None
+
+    def _request(self, request_id: RequestId, method: str, params: msgspec.Raw) -> None:
+        answer = dispatch(self.desk, self, method, params, initialized=self.initialized)
+        self._answer(request_id, answer)
+
+    def _notification(self, method: str, params: msgspec.Raw) -> None:
+        if method == "$/cancel_request":
+            return self._cancel_request(params)
+        answer = dispatch(self.desk, self, method, params, initialized=self.initialized)
+        if isinstance(answer, Later):
+            self._start_later(None, answer, silent=True)
+        return None
+
+    # ---- answers
+
+    def _answer(self, request_id: RequestId, answer: Answer | RpcError) -> None:
+        match answer:
+            case RpcError():
+                self._outbox.put([jsonrpc.encode_error(request_id, answer)])
+            case Now(result, then):
+                self._outbox.put([jsonrpc.encode_result(request_id, result), *then])
+            case AtSeq():
+                self._answer_at(request_id, answer)
+            case OnVerdict(session, turn):
+                self._open[request_id] = (session, turn)
+                turn.watch(lambda turn: self._answer_prompt(request_id, session, turn))
+            case Later():
+                self._start_later(request_id, answer)
+            case _:
+                assert_never(answer)
+
+    def _answer_at(self, request_id: RequestId, answer: AtSeq) -> None:
+        """Answer behind entry `seq` of a log, or with an error if it will not be durable."""
+        frames = (jsonrpc.encode_result(request_id, answer.result), *answer.then)
+        self._send_at(request_id, answer, frames)
+
+    def _send_at(self, request_id: RequestId, answer: AtSeq, frames: tuple[bytes, ...]) -> None:
+        def settle(error: StorageError | None) -> None:
+            attachment = self._outbox.attachments.get(answer.log.session_id)
+            if error is not None:
+                self._outbox.put([jsonrpc.encode_error(request_id, error)])
+            elif attachment is not None and attachment.cursor.seq < answer.seq:
+                attachment.answer_at(answer.seq, frames)
+            else:
+                self._outbox.put(frames)
+
+        answer.log.when_durable(answer.seq, settle)
+
+    def _answer_prompt(self, request_id: RequestId, session: Session, turn: Turn) -> None:
+        self._open.pop(request_id, None)
+        assert turn.verdict is not None
+        result = prompt_answer(turn.verdict, turn.generation)
+        place = AtSeq(session.log, turn.verdict_seq, msgspec.Struct())
+        if isinstance(result, RpcError):
+            frame = jsonrpc.encode_error(request_id, result)
+        else:
+            if not self.identity.advertised:
+                result = replaced(result, meta=msgspec.UNSET)
+            frame = jsonrpc.encode_result(request_id, result)
+        self._send_at(request_id, place, (frame,))
+
+    def _start_later(self, request_id: RequestId, answer: Later, *, silent: bool = False) -> None:
+        assert self._nursery is not None
+        if self._waiting >= MAX_OPEN_REQUESTS:
+            return None if silent else self._answer(request_id, Overloaded())
+        self._waiting += 1
+        scope = trio.CancelScope()
+        if not silent:
+            self._open[request_id] = scope
+        self._nursery.start_soon(self._later, request_id, answer, scope, silent)
+        return None
+
+    async def _later(
+        self, request_id: RequestId, answer: Later, scope: trio.CancelScope, silent: bool
+    ) -> None:
+        outcome: Answer | RpcError = RequestCancelled()
+        try:
+            with scope:
+                result = await answer.work()
+                outcome = result if isinstance(result, AtSeq) else Now(result)
+        except Exception as error:  # the request → wire boundary, as in dispatch
+            outcome = broken(error)
+        finally:
+            self._waiting -= 1
+            self._open.pop(request_id, None)
+        if not silent:
+            self._answer(request_id, outcome)
+
+    def _cancel_request(self, params: msgspec.Raw) -> None:
+        try:
+            request_id = lenient.decode(params, CancelRequest).request_id
+        except RpcError:
+            return
+        match self._open.get(request_id):
+            case (session, turn):
+                session.stop(turn, Cause.CLIENT_RPC, self.identity.tui)
+            case trio.CancelScope() as scope:
+                scope.cancel()
+            case None:
+                pass
+
+    # ---- questions
+
+    def _permission_answer(self, asked: Asked, result: msgspec.Raw | RpcError) -> None:
+        attachment = self._outbox.attachments.get(asked.session.id)
+        if attachment is not None:
+            attachment.asked.pop(asked.tool_call_id, None)
+        session, call, here = asked.session, asked.tool_call_id, self.identity.connection
+        match _outcome(result):
+            case Selected(option_id=option):
+                chosen = session.asks.select(call, option, self.identity.tui)
+                if chosen is RespondOutcome.UNKNOWN:
+                    session.asks.withdraw(call, here)
+            case Cancelled():
+                ask = session.asks.open.get(call)
+                if session.asks.cancelled(call, here) and ask is not None:
+                    turn = session.find(ask.generation)
+                    if turn is not None:
+                        session.stop(turn, Cause.CLIENT_RPC, self.identity.tui)
+            case None:
+                session.asks.withdraw(call, here)
+
+    # ---- what handlers ask of it
+
+    def introduce(self, params: InitializeParams) -> Identity:
+        """The client has said who it is."""
+        hello = params.meta.moorage
+        given = hello if isinstance(hello, ClientHello) else ClientHello()
+        if given.tui_id is None:
+            tui, _ = self.desk.tuis.issue()
+        else:
+            self.desk.tuis.prove(given.tui_id, given.tui_secret)
+            tui = given.tui_id
+        info = params.client_info
+        self.identity = Identity(
+            connection=self.identity.connection,
+            principal=self.identity.principal,
+            tui=tui,
+            advertised=isinstance(hello, ClientHello),
+            name=given.name or (info.name if info is not None else None),
+            transport=self.transport.name,
+        )
+        self.initialized = True
+        return self.identity
+
+    def access_to(self, session_id: str) -> Access | None:
+        """How this connection attached to a session."""
+        attachment = self._outbox.attachments.get(session_id)
+        return attachment.access if attachment is not None else None
+
+    def attach_new(self, session: Session) -> None:
+        """Follow a session that was just created; its first entry is told by the answer."""
+        self._follow(session, session.log.seq, Access.CONTROLLER)
+
+    def attach(self, session: Session, after: int | None, access: Access) -> None:
+        """Follow a session from entry `after`, or from now; never forward of where it is."""
+        durable = session.log.durable
+        start = durable if after is None else min(after, durable)
+        known = self._outbox.attachments.get(session.id)
+        if known is None:
+            self._follow(session, start, access)
+            return
+        known.access = access
+        if start < known.cursor.seq:
+            known.cursor.close()
+            known.cursor = session.log.open_cursor(start, self._outbox.wake)
+            known.live_from = session.log.seq
+        self._ask_open(known)
+
+    def _follow(self, session: Session, start: int, access: Access) -> None:
+        attachment = Attachment(
+            session=session,
+            cursor=session.log.open_cursor(start, self._outbox.wake),
+            access=access,
+            live_from=session.log.seq,
+            connection=self.identity.connection,
+            moorage=self.identity.advertised,
+            peer=self._peer,
+        )
+        self._outbox.attachments[session.id] = attachment
+        self._ask_open(attachment)
+
+    def _ask_open(self, attachment: Attachment) -> None:
+        questions: list[bytes] = []
+        attachment.ask_open(questions)
+        self._outbox.put(questions)
+
+    def detach(self, session_id: str) -> None:
+        """Follow a session no longer."""
+        self._outbox.detach(session_id)
+
+
+def _outcome(result: msgspec.Raw | RpcError) -> Selected | Cancelled | None:
+    """What a client answered; None for anything that is no answer.
+
+    An error that says the request was cancelled is the other form of `cancelled`.
+    """
+    if isinstance(result, RpcError):
+        return Cancelled() if isinstance(result, RequestCancelled) else None
+    try:
+        return lenient.decode(result, PermissionResult).outcome
+    except RpcError:
+        return None
+
+
+def stranger(connection: str, principal: Principal, transport: str) -> Identity:
+    """Who a client is before it has said so."""
+    return Identity(connection, principal, tui="", advertised=False, transport=transport)

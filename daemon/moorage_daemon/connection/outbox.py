@@ -1,0 +1,124 @@
+"""What waits to be written to one client, and in which order.
+
+Control frames (answers, errors, questions) go first, then each attached session in turn, at most
+a share of bytes each: a client that follows a busy session still gets its answers at once. Only
+control frames are buffered, within bounds; entries stay in their logs until they are written.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from moorage_daemon.connection.attachment import Attachment
+from moorage_protocol.errors import RpcError, StorageError
+
+
+SHARE = 64 * 2**10  # bytes of one session per write: small enough to be fair, large enough to join
+MAX_CONTROL_FRAMES = 1000  # a client with that many unread answers does not read
+MAX_CONTROL_BYTES = 2**20  # beyond one full answer
+
+
+class Overflow(Exception):
+    """The client takes its answers too slowly; the connection has to end."""
+
+
+@dataclass(eq=False)
+class Outbox:
+    """Filled from anywhere, emptied by the connection's one writer task."""
+
+    attachments: dict[str, Attachment] = field(default_factory=dict[str, Attachment])
+    overflown: bool = False
+    _control: deque[bytes] = field(default_factory=deque[bytes])
+    _control_bytes: int = 0
+    _due: trio.Event = field(default_factory=trio.Event)
+    _idle: trio.Event = field(default_factory=trio.Event)
+
+    def wake(self) -> None:
+        """There may be something to write."""
+        self._due.set()
+
+    def put(self, frames: Sequence[bytes]) -> None:
+        """Add control frames."""
+        for frame in frames:
+            self._control.append(frame)
+            self._control_bytes += len(frame)
+        many = len(self._control) > MAX_CONTROL_FRAMES
+        heavy = len(self._control) > 1 and self._control_bytes > MAX_CONTROL_BYTES
+        self.overflown |= many or heavy
+        self.wake()
+
+    async def next(self) -> list[bytes]:
+        """Wait for the next write: messages in their order, none when the transport itself is due.
+
+        Raises `Overflow`, and `RpcError` or `StorageError` for a log that cannot be read.
+        """
+        while True:
+            self._due = trio.Event()
+            if self.overflown:
+                raise Overflow
+            out = self._take_control()
+            for attachment in list(self.attachments.values()):
+                if not self._take_entries(attachment, out):
+                    if out:
+                        self._due.set()
+                        return out
+                    await self._fetch_entries(attachment, out)
+            if out:
+                self._due.set()  # look again after this write: more may be there
+                return out
+            self._idle.set()
+            await self._due.wait()
+            self._idle = trio.Event()
+
+    def _take_control(self) -> list[bytes]:
+        out = list(self._control)
+        self._control.clear()
+        self._control_bytes = 0
+        return out
+
+    def _take_entries(self, attachment: Attachment, out: list[bytes]) -> bool:
+        """Add an attachment's share; False when the store has to be asked for it."""
+        entries = attachment.cursor.take(SHARE)
+        if entries is None:
+            return False
+        attachment.render(entries, out)
+        self._end_if_over(attachment, out)
+        return True
+
+    async def _fetch_entries(self, attachment: Attachment, out: list[bytes]) -> None:
+        cursor = attachment.cursor
+        try:
+            entries = await cursor.fetch(SHARE)
+        except (RpcError, StorageError):
+            self.detach(attachment.session.id)
+            raise
+        if attachment.cursor is cursor:
+            attachment.render(entries, out)
+            self._end_if_over(attachment, out)
+
+    def _end_if_over(self, attachment: Attachment, out: list[bytes]) -> None:
+        word = attachment.ending()
+        if word is not None:
+            if attachment.moorage:
+                out.append(word)
+            self.detach(attachment.session.id)
+
+    def detach(self, session_id: str) -> None:
+        """Write no more of a session; answers that waited for it go out now."""
+        attachment = self.attachments.pop(session_id, None)
+        if attachment is not None:
+            attachment.close()
+            self.put(attachment.leftover())
+
+    async def drained(self) -> None:
+        """Wait until nothing is left to write."""
+        self.wake()
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """The client is gone: its sessions go on without it."""
+        for attachment in list(self.attachments.values()):
+            attachment.close()
+        self.attachments.clear()

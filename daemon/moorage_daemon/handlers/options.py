@@ -1,0 +1,41 @@
+"""The overrides as config options, for clients that show choices (Agent Client Protocol).
+
+The current value is always in the list: an exact value set by other means appears as one.
+"""
+
+from moorage_protocol.acp import ConfigOption, SelectOption
+from moorage_protocol.moorage import Overrides
+
+
+DEFAULT = "default"
+TEMPERATURES = ("0.0", "0.2", "0.5", "0.7", "1.0", "1.5", "2.0")
+
+
+def config_options(overrides: Overrides, providers: tuple[str, ...]) -> list[ConfigOption]:
+    """All options of a session with their current values."""
+    temperature = None if overrides.temperature is None else str(overrides.temperature)
+    return [
+        _option("model", "Model", "model", overrides.model, ()),
+        _option(
+            "model_provider", "Model provider", "model_config", overrides.model_provider, providers
+        ),
+        _option("temperature", "Temperature", "model_config", temperature, TEMPERATURES),
+    ]
+
+
+def _option(
+    name: str, title: str, category: str, value: str | None, choices: tuple[str, ...]
+) -> ConfigOption:
+    current = DEFAULT if value is None else value
+    values = dict.fromkeys((DEFAULT, *choices, current))
+    return ConfigOption(
+        id=name,
+        name=title,
+        category=category,
+        current_value=current,
+        options=[SelectOption(value=choice, name=_shown(choice)) for choice in values],
+    )
+
+
+def _shown(choice: str) -> str:
+    return "Default" if choice == DEFAULT else choice

@@ -1,0 +1,123 @@
+"""What handlers are given, and the kinds of answer they give."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from moorage_daemon.agents.port import Agent
+from moorage_daemon.identity import Identity, TuiKeys
+from moorage_daemon.log.log import Log
+from moorage_daemon.session import Session
+from moorage_daemon.sessions import Sessions
+from moorage_daemon.turn.turn import Turn
+from moorage_protocol.moorage import Access, InitializeParams
+
+
+P = TypeVar("P", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class Now:
+    """The answer, and frames that go out behind it."""
+
+    result: msgspec.Struct
+    then: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class AtSeq:
+    """An answer that stands in the log's order: it goes out when the client has entry `seq`."""
+
+    log: Log
+    seq: int
+    result: msgspec.Struct
+    then: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class OnVerdict:
+    """The answer to a prompt: it goes out behind the verdict of its turn."""
+
+    session: Session
+    turn: Turn
+
+
+@dataclass(frozen=True)
+class Later:
+    """An answer that takes waiting; it is worked out beside the connection's other requests."""
+
+    work: Callable[[], Awaitable[msgspec.Struct | AtSeq]]
+
+
+Answer = Now | AtSeq | OnVerdict | Later
+
+
+@dataclass(frozen=True)
+class About:
+    """What the daemon says of itself."""
+
+    version: str
+    pid: int
+    node: str
+    started: float
+
+
+@dataclass(eq=False)
+class Desk:
+    """What handlers work on, the same for all connections."""
+
+    about: About
+    sessions: Sessions
+    tuis: TuiKeys
+    agents: dict[str, Agent]
+    default_agent: str
+    providers: tuple[str, ...]
+    close_is_served_to_all: bool
+    connected: Callable[[], list[Identity]] = field(default=list)
+
+    def agent_named(self, name: str) -> Agent:
+        """The configured agent of that name."""
+        return self.agents[name]
+
+
+class Peer(Protocol):
+    """The connection a message came in on."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who is there."""
+        ...
+
+    def introduce(self, params: InitializeParams) -> Identity:
+        """The peer has said who it is; raises `NotPermitted` for a wrong claim."""
+        ...
+
+    def access_to(self, session_id: str) -> Access | None:
+        """How this connection attached to the session, None if it did not."""
+        ...
+
+    def attach_new(self, session: Session) -> None:
+        """Send a session that this connection creates; its first entry is the answer's."""
+        ...
+
+    def attach(self, session: Session, after: int | None, access: Access) -> None:
+        """Send the session's entries beyond `after`, or only new ones."""
+        ...
+
+    def detach(self, session_id: str) -> None:
+        """Send no more of the session."""
+        ...
+
+
+Handler = Callable[[Desk, Peer, P], Answer]
+
+
+@dataclass(frozen=True)
+class Method(Generic[P]):
+    """One method: its params' shape and who handles it."""
+
+    params: type[P]
+    handle: Handler[P]
+    before_initialize: bool = False

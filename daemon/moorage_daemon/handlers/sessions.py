@@ -1,0 +1,280 @@
+"""Sessions as a client sees them: new, load, resume, list, close, delete, configure, kill."""
+
+import base64
+import binascii
+import math
+import os.path
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import UNSET
+
+from moorage_daemon.handlers.options import config_options
+from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, Peer
+from moorage_daemon.identity import Verb, is_id
+from moorage_daemon.log.render import snapshot_message
+from moorage_daemon.session import Session
+from moorage_daemon.sessions import NewSession
+from moorage_daemon.store.model import Head, Life
+from moorage_protocol.acp import (
+    AvailableCommandsUpdate,
+    CwdParams,
+    Empty,
+    ListParams,
+    LoadParams,
+    Meta,
+    SessionParams,
+)
+from moorage_protocol.errors import InvalidParams, MethodNotFound, NotFound
+from moorage_protocol.moorage import (
+    Access,
+    Cause,
+    ConfigureParams,
+    ConfigureResult,
+    KillParams,
+    KillResult,
+    ListResult,
+    LiveParams,
+    LiveResult,
+    LiveRow,
+    LoadedMeta,
+    LoadResult,
+    NewMeta,
+    NewParams,
+    NewResult,
+    NewResultMeta,
+    Overrides,
+    OverridesPatch,
+    SessionInfo,
+)
+
+
+PAGE = 100  # sessions in one answer to session/list
+MAX_NAME = 200  # characters of a model or provider name
+MAX_TEMPERATURE = 2.0
+
+
+def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
+    """Start a session; answered when its first entry is durable."""
+    _check_directory(params)
+    wish = params.meta.moorage if isinstance(params.meta.moorage, NewMeta) else NewMeta()
+    agent = wish.agent or desk.default_agent
+    if agent not in desk.agents:
+        raise InvalidParams("Invalid params: agent is not configured")
+    identity = peer.identity
+    session = desk.sessions.create(
+        NewSession(
+            principal=identity.principal.name,
+            owner=identity.tui,
+            agent=agent,
+            mode=wish.mode,
+            cwd=os.path.normpath(params.cwd),
+            overrides=patched(Overrides(), wish.overrides, desk.providers),
+            labels=wish.labels,
+        )
+    )
+    peer.attach_new(session)
+    result = NewResult(
+        session_id=session.id,
+        config_options=config_options(session.head.overrides, desk.providers),
+        meta=Meta(moorage=NewResultMeta(owner=identity.tui, mode=wish.mode))
+        if identity.advertised
+        else UNSET,
+    )
+    return AtSeq(session.log, session.log.seq, result, _snapshot(desk, session))
+
+
+def _check_directory(params: CwdParams) -> None:
+    if not params.cwd.startswith("/") or "\0" in params.cwd:
+        raise InvalidParams("Invalid params: cwd must be an absolute path")
+    if params.additional_directories:
+        raise InvalidParams("Invalid params: additionalDirectories is not supported")
+
+
+def _snapshot(desk: Desk, session: Session) -> tuple[bytes, ...]:
+    """What a client is told of a session when it comes to it, beside its log."""
+    commands = AvailableCommandsUpdate(
+        available_commands=list(desk.agent_named(session.head.agent).commands)
+    )
+    return (snapshot_message(session.id, commands),)
+
+
+def load(desk: Desk, peer: Peer, params: LoadParams) -> Answer:
+    """Replay all of a session, then answer, then go on live (Agent Client Protocol)."""
+    _check_directory(params)
+    session = _find(desk, peer, params.session_id, Verb.ACT)
+    head = session.log.seq
+    peer.attach(session, 0, Access.CONTROLLER)
+    return AtSeq(session.log, head, _loaded(desk, peer, session), _snapshot(desk, session))
+
+
+def resume(desk: Desk, peer: Peer, params: LoadParams) -> Answer:
+    """Attach to a session without its history."""
+    _check_directory(params)
+    session = _find(desk, peer, params.session_id, Verb.ACT)
+    peer.attach(session, None, Access.CONTROLLER)
+    return Now(_loaded(desk, peer, session), _snapshot(desk, session))
+
+
+def _loaded(desk: Desk, peer: Peer, session: Session) -> LoadResult:
+    meta = Meta(moorage=LoadedMeta(cwd=session.cwd, seq=session.log.durable))
+    return LoadResult(
+        config_options=config_options(session.head.overrides, desk.providers),
+        meta=meta if peer.identity.advertised else UNSET,
+    )
+
+
+def _find(desk: Desk, peer: Peer, session_id: str, verb: Verb, *, killed: bool = False) -> Session:
+    return desk.sessions.find(
+        session_id, peer.identity.principal, verb, peer.access_to(session_id), killed=killed
+    )
+
+
+# ---- listing
+
+
+def list_sessions(desk: Desk, peer: Peer, params: ListParams) -> Answer:
+    """The principal's sessions, newest first, in pages; nothing is loaded or changed."""
+    mine, advertised = peer.identity.principal.name, peer.identity.advertised
+
+    def select(head: Head) -> bool:
+        shown = advertised or head.life is not Life.KILLED
+        return shown and head.principal == mine and params.cwd in (None, head.cwd)
+
+    rows = list(desk.sessions.rows(select))
+    start = _start(params.cursor, rows)
+    page = rows[start : start + PAGE]
+    more = start + PAGE < len(rows)
+    return Now(
+        ListResult(
+            sessions=[_info(row, advertised=advertised) for row in page],
+            next_cursor=_cursor(page[-1]) if more else UNSET,
+        )
+    )
+
+
+def _cursor(row: LiveRow) -> str:
+    return base64.urlsafe_b64encode(f"{row.updated_at!r} {row.session_id}".encode()).decode()
+
+
+def _start(cursor: str | None, rows: list[LiveRow]) -> int:
+    """Where the page begins: behind the place the cursor names, whatever has moved since."""
+    if cursor is None:
+        return 0
+    try:
+        updated, _, session_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        place = (-float(updated), session_id)
+    except (ValueError, binascii.Error):
+        raise InvalidParams("Invalid params: cursor") from None
+    if not is_id(session_id) or not math.isfinite(place[0]):
+        raise InvalidParams("Invalid params: cursor")
+    return sum((-row.updated_at, row.session_id) <= place for row in rows)
+
+
+def _info(row: LiveRow, *, advertised: bool) -> SessionInfo:
+    return SessionInfo(
+        session_id=row.session_id,
+        cwd=row.cwd,
+        title=row.title,
+        updated_at=datetime.fromtimestamp(row.updated_at, UTC).isoformat(),
+        meta=Meta(moorage=row) if advertised else UNSET,
+    )
+
+
+def live(desk: Desk, peer: Peer, params: LiveParams) -> Answer:
+    """The sessions that are in memory; `all` for those of every principal."""
+    mine = peer.identity.principal.name
+    rows = desk.sessions.rows(
+        lambda head: head.id in desk.sessions.live and (params.all or head.principal == mine)
+    )
+    return Now(LiveResult(sessions=list(rows)))
+
+
+# ---- ending
+
+
+def close(desk: Desk, peer: Peer, params: SessionParams) -> Answer:
+    """Stop what runs, wait for the verdict, put the session away; it can be loaded again."""
+    if not (desk.close_is_served_to_all or peer.identity.advertised):
+        raise MethodNotFound
+    session = _find(desk, peer, params.session_id, Verb.ACT)
+
+    async def work() -> Empty:
+        await desk.sessions.close(session, peer.identity.tui)
+        return Empty()
+
+    return Later(work)
+
+
+def delete(desk: Desk, peer: Peer, params: SessionParams) -> Answer:
+    """Remove a session; one that is not there counts as removed (Agent Client Protocol)."""
+    try:
+        session = _find(desk, peer, params.session_id, Verb.ACT, killed=True)
+    except NotFound:
+        return Now(Empty())
+
+    async def work() -> Empty:
+        await desk.sessions.delete(session, peer.identity.tui)
+        return Empty()
+
+    return Later(work)
+
+
+def kill(desk: Desk, peer: Peer, params: KillParams) -> Answer:
+    """End a session for ever; answered after its last verdict, or the grace."""
+    try:
+        session = _find(desk, peer, params.session_id, Verb.KILL)
+    except NotFound:
+        return Now(KillResult(killed=False))
+    killed = desk.sessions.kill(session, peer.identity.tui, params.reason)
+
+    async def work() -> KillResult:
+        durable = await desk.sessions.until_recorded(session, killed)
+        return KillResult(
+            killed=True,
+            cause=Cause.ADMIN_KILL,
+            turns=sorted(turn.generation for turn in killed.turns),
+            processes=killed.processes,
+            durable=durable,
+        )
+
+    return Later(work)
+
+
+# ---- overrides
+
+
+def configure(desk: Desk, peer: Peer, params: ConfigureParams) -> Answer:
+    """Change the overrides, all of them or none; answered when that is durable."""
+    session = _find(desk, peer, params.session_id, Verb.ACT)
+    overrides = patched(session.head.overrides, params.overrides, desk.providers)
+    applies = "next_turn" if session.is_busy else "now"
+    seq = session.configure(overrides, peer.identity.tui)
+    options = config_options(overrides, desk.providers)
+    result = ConfigureResult(overrides=overrides, applies=applies, config_options=options)
+    return AtSeq(session.log, seq, result)
+
+
+def patched(old: Overrides, patch: OverridesPatch, providers: tuple[str, ...]) -> Overrides:
+    """The overrides after a patch; raises `InvalidParams` and changes nothing if it is invalid.
+
+    A provider without a model clears the model: the old name means nothing to the new provider.
+    """
+    _check_patch(patch, providers)
+    changes = {
+        name: value
+        for name in patch.__struct_fields__
+        if (value := getattr(patch, name)) is not UNSET
+    }
+    if "model_provider" in changes and changes["model_provider"] != old.model_provider:
+        changes.setdefault("model", None)
+    return msgspec.structs.replace(old, **changes)
+
+
+def _check_patch(patch: OverridesPatch, providers: tuple[str, ...]) -> None:
+    if isinstance(patch.model, str) and not 1 <= len(patch.model) <= MAX_NAME:
+        raise InvalidParams(f"Invalid params: model must have 1 to {MAX_NAME} characters")
+    if isinstance(patch.model_provider, str) and patch.model_provider not in providers:
+        raise InvalidParams("Invalid params: model_provider is not configured")
+    if isinstance(patch.temperature, float) and not 0 <= patch.temperature <= MAX_TEMPERATURE:
+        raise InvalidParams("Invalid params: temperature must be from 0 to 2")

@@ -1,0 +1,156 @@
+"""Getting acquainted: `initialize`, and what is said of the daemon and its clients."""
+
+from collections import Counter
+
+import msgspec
+
+from moorage_daemon.handlers.port import Answer, Desk, Later, Now, Peer
+from moorage_daemon.identity import Identity
+from moorage_daemon.store.port import StoreError
+from moorage_protocol.acp import (
+    PROTOCOL_VERSION,
+    AgentCapabilities,
+    Empty,
+    Implementation,
+    Meta,
+    PromptCapabilities,
+    SessionCapabilities,
+    Shape,
+)
+from moorage_protocol.framing import MAX_FRAME_BYTES
+from moorage_protocol.jsonrpc import encode
+from moorage_protocol.moorage import (
+    DaemonInfo,
+    InitializeParams,
+    InitializeResult,
+    Limits,
+    SessionCounts,
+    StatusResult,
+    StoreHealth,
+    TuiRow,
+    TuisResult,
+    Welcome,
+)
+
+
+MAX_OPEN_REQUESTS = 64  # answers one connection may wait for besides its prompts
+
+METHODS = [
+    "session/kill",
+    "session/configure",
+    "session/cancel",
+    "_moorage/session/attach",
+    "_moorage/session/detach",
+    "_moorage/session/entries",
+    "_moorage/session/turns",
+    "_moorage/session/withdraw",
+    "_moorage/session/live",
+    "_moorage/permission/respond",
+    "_moorage/status",
+    "_moorage/tui/list",
+]
+
+
+class _Advertised(Shape, frozen=True, omit_defaults=False):
+    methods: list[str]
+
+
+def initialize(desk: Desk, peer: Peer, params: InitializeParams) -> Answer:
+    """Agree on the protocol and learn who is there (Agent Client Protocol, initialization)."""
+    hello = params.meta.moorage
+    known = isinstance(hello, msgspec.Struct) and hello.tui_id is not None
+    identity = peer.introduce(params)
+    welcome = Meta(moorage=_welcome(desk, identity, is_new=not known))
+    return Now(
+        InitializeResult(
+            protocol_version=PROTOCOL_VERSION,
+            agent_capabilities=_capabilities(desk, identity),
+            agent_info=Implementation(name="moorage", title="moorage", version=desk.about.version),
+            meta=welcome if identity.advertised else msgspec.UNSET,
+        )
+    )
+
+
+def _capabilities(desk: Desk, identity: Identity) -> AgentCapabilities:
+    advertised = {"moorage": _Advertised(methods=METHODS)}
+    return AgentCapabilities(
+        load_session=True,
+        prompt_capabilities=PromptCapabilities(embedded_context=True),
+        session_capabilities=SessionCapabilities(
+            list=Empty(),
+            delete=Empty(),
+            resume=Empty(),
+            close=Empty() if desk.close_is_served_to_all else None,
+        ),
+        meta=msgspec.Raw(encode(advertised)),
+    )
+
+
+def _welcome(desk: Desk, identity: Identity, *, is_new: bool) -> Welcome:
+    about = desk.about
+    return Welcome(
+        tui_id=identity.tui,
+        tui_secret=desk.tuis.secret(identity.tui) if is_new else None,
+        principal=identity.principal.name,
+        role=identity.principal.role,
+        daemon=DaemonInfo(version=about.version, pid=about.pid, node=about.node),
+        limits=Limits(max_frame_bytes=MAX_FRAME_BYTES, max_open_requests=MAX_OPEN_REQUESTS),
+        methods=METHODS,
+    )
+
+
+def status(desk: Desk, peer: Peer, params: Empty) -> Answer:
+    """What the daemon is doing."""
+
+    async def work() -> StatusResult:
+        healthy = True
+        try:
+            await desk.sessions.committer.store.health()
+        except StoreError:
+            healthy = False
+        return _status(desk, healthy=healthy)
+
+    return Later(work)
+
+
+def _status(desk: Desk, *, healthy: bool) -> StatusResult:
+    about, sessions = desk.about, desk.sessions
+    full = sessions.committer.full
+    return StatusResult(
+        version=about.version,
+        pid=about.pid,
+        node=about.node,
+        started=about.started,
+        store=StoreHealth(name=sessions.committer.store.name, healthy=healthy and not full),
+        sessions=SessionCounts(
+            live=len(sessions.live),
+            parked=len(sessions.parked),
+            by_agent=sessions.count_by_agent(),
+        ),
+        connections=len(desk.connected()),
+        turns=sessions.running_turns,
+    )
+
+
+def tui_list(desk: Desk, peer: Peer, params: Empty) -> Answer:
+    """The TUIs that own sessions or are connected now."""
+    mine = peer.identity.principal.name
+    owned = Counter(row.owner for row in desk.sessions.rows(lambda head: head.principal == mine))
+    connected = [identity for identity in desk.connected() if identity.principal.name == mine]
+    tuis = {**dict.fromkeys(owned), **{identity.tui: identity for identity in connected}}
+    counts = Counter(identity.tui for identity in connected)
+    return Now(
+        TuisResult(
+            tuis=[
+                TuiRow(
+                    tui_id=tui,
+                    name=identity.name if identity else None,
+                    principal=mine,
+                    connected=counts[tui],
+                    transport=identity.transport if identity else None,
+                    sessions=owned[tui],
+                )
+                for tui, identity in tuis.items()
+            ]
+        )
+    )

@@ -1,0 +1,48 @@
+"""All methods the daemon serves, and under which names."""
+
+from typing import Any
+
+from moorage_daemon.handlers import logs, permissions, sessions, starting, turns
+from moorage_daemon.handlers.port import Method
+from moorage_protocol.acp import Empty, ListParams, LoadParams, SessionParams
+from moorage_protocol.moorage import (
+    AttachParams,
+    CancelParams,
+    ConfigureParams,
+    EntriesParams,
+    InitializeParams,
+    KillParams,
+    LiveParams,
+    NewParams,
+    PromptParams,
+    RespondParams,
+    TurnsParams,
+    WithdrawParams,
+)
+
+
+# The params differ from row to row: what is called is bound to its own shape in each.
+METHODS: dict[str, Method[Any]] = {
+    "initialize": Method(InitializeParams, starting.initialize, before_initialize=True),
+    "session/new": Method(NewParams, sessions.new),
+    "session/load": Method(LoadParams, sessions.load),
+    "session/resume": Method(LoadParams, sessions.resume),
+    "session/list": Method(ListParams, sessions.list_sessions),
+    "session/close": Method(SessionParams, sessions.close),
+    "session/delete": Method(SessionParams, sessions.delete),
+    "session/prompt": Method(PromptParams, turns.prompt),
+    "session/cancel": Method(CancelParams, turns.cancel),
+    "session/kill": Method(KillParams, sessions.kill),
+    "session/configure": Method(ConfigureParams, sessions.configure),
+    "_moorage/session/kill": Method(KillParams, sessions.kill),
+    "_moorage/session/configure": Method(ConfigureParams, sessions.configure),
+    "_moorage/session/attach": Method(AttachParams, logs.attach),
+    "_moorage/session/detach": Method(SessionParams, logs.detach),
+    "_moorage/session/entries": Method(EntriesParams, logs.entries),
+    "_moorage/session/turns": Method(TurnsParams, turns.turns),
+    "_moorage/session/withdraw": Method(WithdrawParams, turns.withdraw),
+    "_moorage/session/live": Method(LiveParams, sessions.live),
+    "_moorage/permission/respond": Method(RespondParams, permissions.respond),
+    "_moorage/status": Method(Empty, starting.status),
+    "_moorage/tui/list": Method(Empty, starting.tui_list),
+}

@@ -1,0 +1,198 @@
+"""Turns as a client asks for them: prompt, cancel, withdraw, and their records."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from moorage_daemon.agents.port import Prompt
+from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, OnVerdict, Peer
+from moorage_daemon.identity import Verb
+from moorage_daemon.log.records import turn_records
+from moorage_daemon.session import Admission, Known, Session
+from moorage_daemon.store.model import Entry, Kind, VerdictBody
+from moorage_protocol import lenient
+from moorage_protocol.acp import (
+    Audio,
+    ContentBlock,
+    Empty,
+    Image,
+    Meta,
+    Resource,
+    ResourceLink,
+    SessionParams,
+    StopReason,
+    Text,
+)
+from moorage_protocol.errors import InvalidParams, RpcError, StorageError, TurnFailed
+from moorage_protocol.moorage import (
+    Access,
+    CancelMeta,
+    CancelParams,
+    Outcome,
+    PromptMeta,
+    PromptParams,
+    PromptResult,
+    PromptVerdict,
+    TurnRecord,
+    TurnsParams,
+    TurnsResult,
+    WithdrawParams,
+    WithdrawResult,
+)
+
+
+MAX_PROMPT_ID = 128  # characters; a UUID has 36
+MAX_TURN_SECONDS = 7 * 86400.0  # a longer limit is a mistake of unit
+PAGE_LIMIT = 1000  # turns in one answer
+
+
+class _Block(msgspec.Struct, frozen=True):
+    block: ContentBlock
+
+
+def prompt(desk: Desk, peer: Peer, params: PromptParams) -> Answer:
+    """Admit a prompt in the order it came; answered behind the verdict of its turn."""
+    session = _find(desk, peer, params)
+    wish = params.meta.moorage if isinstance(params.meta.moorage, PromptMeta) else PromptMeta()
+    _check_wish(wish)
+    found = session.admit(
+        Admission(
+            content=params.prompt,
+            prompt=read_prompt(params.prompt),
+            by=peer.identity.tui,
+            origin=peer.identity.connection,
+            prompt_id=wish.prompt_id,
+            on_busy=wish.on_busy,
+            limit=wish.timeout_seconds or 0.0,
+        )
+    )
+    if peer.access_to(session.id) is None:
+        peer.attach(session, None, Access.CONTROLLER)
+    if isinstance(found, Known):
+        return Later(lambda: _answer_again(session, found.generation))
+    return OnVerdict(session, found)
+
+
+def _find(desk: Desk, peer: Peer, params: SessionParams) -> Session:
+    access = peer.access_to(params.session_id)
+    return desk.sessions.find(params.session_id, peer.identity.principal, Verb.ACT, access)
+
+
+def _check_wish(wish: PromptMeta) -> None:
+    if wish.prompt_id is not None and not 1 <= len(wish.prompt_id) <= MAX_PROMPT_ID:
+        raise InvalidParams(f"Invalid params: promptId must have 1 to {MAX_PROMPT_ID} characters")
+    seconds = wish.timeout_seconds
+    if seconds is not None and not 0 < seconds <= MAX_TURN_SECONDS:
+        raise InvalidParams("Invalid params: timeoutSeconds must be above 0, at most a week")
+
+
+def read_prompt(content: Sequence[msgspec.Raw]) -> Prompt:
+    """What the blocks of a prompt mean; raises `InvalidParams` for blocks not served."""
+    blocks = [lenient.decode(b'{"block":%b}' % bytes(raw), _Block).block for raw in content]
+    for block in blocks:
+        if isinstance(block, Image | Audio):
+            raise InvalidParams("Invalid params: prompt: images and audio are not supported")
+    text = "\n".join(_as_text(block) for block in blocks).strip()
+    if not text:
+        raise InvalidParams("Invalid params: prompt is blank")
+    return Prompt(blocks, text)
+
+
+class _TextResource(msgspec.Struct, frozen=True):
+    uri: str = ""
+    text: str = ""
+
+
+def _as_text(block: ContentBlock) -> str:
+    match block:
+        case Text():
+            return block.text
+        case ResourceLink():
+            return block.uri
+        case Resource():
+            resource = lenient.decode(block.resource, _TextResource)
+            return resource.text or resource.uri
+        case Image() | Audio():
+            return ""
+
+
+# ---- the answer to a prompt
+
+
+def prompt_answer(verdict: VerdictBody, generation: int) -> PromptResult | RpcError:
+    """What a prompt is answered when its turn ended so."""
+    if verdict.outcome is Outcome.FAILED:
+        if verdict.code == "storage":
+            return StorageError()
+        return TurnFailed(kind=verdict.code)
+    told = PromptVerdict(
+        generation=generation,
+        outcome=verdict.outcome,
+        cause=verdict.cause,
+        also_requested=verdict.also_requested,
+        cancel_lost=verdict.cancel_lost,
+    )
+    reason = verdict.stop_reason or StopReason.END_TURN
+    return PromptResult(stop_reason=reason, meta=Meta(moorage=told))
+
+
+async def _answer_again(session: Session, generation: int) -> AtSeq:
+    """The answer that a known prompt got, from the verdict in the log."""
+    after = 0
+    while True:
+        page = await session.around.store.entries(session.id, after, kinds=_VERDICTS)
+        for entry in page.entries:
+            if entry.generation == generation:
+                return _from_entry(session, entry)
+            after = entry.seq
+        if not page.more:
+            raise StorageError
+
+
+_VERDICTS = frozenset({Kind.VERDICT})
+
+
+def _from_entry(session: Session, entry: Entry) -> AtSeq:
+    verdict = msgspec.json.decode(entry.body, type=VerdictBody)
+    answer = prompt_answer(verdict, entry.generation or 0)
+    if isinstance(answer, RpcError):
+        raise answer
+    return AtSeq(session.log, entry.seq, answer)
+
+
+# ---- cancel and withdraw
+
+
+def cancel(desk: Desk, peer: Peer, params: CancelParams) -> Answer:
+    """Stop turns; as a notification it is the same without an answer."""
+    session = _find(desk, peer, params)
+    wish = params.meta.moorage if isinstance(params.meta.moorage, CancelMeta) else None
+    result = session.cancel(wish, peer.identity.tui, peer.identity.connection)
+    return Now(result if peer.identity.advertised else Empty())
+
+
+def withdraw(desk: Desk, peer: Peer, params: WithdrawParams) -> Answer:
+    """Take a waiting prompt back; false when it runs already or is over."""
+    session = _find(desk, peer, params)
+    return Now(WithdrawResult(withdrawn=session.withdraw(params.generation, peer.identity.tui)))
+
+
+# ---- records
+
+
+def turns(desk: Desk, peer: Peer, params: TurnsParams) -> Answer:
+    """The records of turns with `generation > after`, in order."""
+    session = desk.sessions.find(
+        params.session_id, peer.identity.principal, Verb.WATCH, killed=True
+    )
+    if params.after < 0 or not 1 <= params.limit <= PAGE_LIMIT:
+        raise InvalidParams(f"Invalid params: limit must be from 1 to {PAGE_LIMIT}")
+    return Later(lambda: _records(session, params))
+
+
+async def _records(session: Session, params: TurnsParams) -> TurnsResult:
+    store = session.around.store
+    records = await turn_records(store, session.id, after=params.after, limit=params.limit + 1)
+    more = len(records) > params.limit
+    shown: list[TurnRecord] = records[: params.limit]
+    return TurnsResult(turns=shown, next=shown[-1].generation if more else None)
