@@ -22,6 +22,7 @@ ALLOWED = {
         "apsw",
         "jsonrpcserver",
         "msgspec",
+        "oslash",
         "platformdirs",
         "trio",
         "websockets",
@@ -48,6 +49,7 @@ LEAN = {
 HOMES = {
     "apsw": "moorage_daemon.store",
     "jsonrpcserver": "moorage_daemon.dispatch",
+    "oslash": "moorage_daemon.dispatch",  # the results that jsonrpcserver deals in
 }
 
 # Inside the daemon a module (or package) may import only from later rows.
