@@ -1,0 +1,122 @@
+"""Sessions in memory: the twin of the stores on disk, and a backend for a daemon without one.
+
+Heads are kept encoded, so that nobody holds a part of what is stored; entries are immutable
+through and through. It refuses what any store refuses, but it is never full and never fails.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import trio
+
+from moorage_daemon.store.model import Entry, Head
+from moorage_daemon.store.port import Change, Page, Stored
+from moorage_daemon.store.rules import Tip, advance, cut_page
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One session; entry `seq` lies at index `seq - 1`."""
+
+    head: bytes
+    schema: int
+    entries: list[Entry] = field(default_factory=list[Entry])
+
+    def stored(self) -> Stored:
+        return Stored(msgspec.json.decode(self.head, type=Head), len(self.entries))
+
+
+class MemoryStore:
+    """A store that lasts as long as the object."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, _Kept] = {}
+        self._holds_reserve = True
+        self._is_closed = False
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Write all changes or none."""
+        await self._enter()
+        advance(changes, self._tip)
+        for change in changes:
+            self._apply(change)
+
+    def _apply(self, change: Change) -> None:
+        if change.head is not None:
+            head = msgspec.json.encode(change.head)
+            kept = self._sessions.setdefault(change.session, _Kept(head, change.head.schema))
+            kept.head, kept.schema = head, change.head.schema
+        self._sessions[change.session].entries.extend(change.entries)
+
+    def _tip(self, session: str) -> Tip | None:
+        kept = self._sessions.get(session)
+        return None if kept is None else Tip(len(kept.entries), kept.schema)
+
+    async def list(self) -> list[Stored]:
+        """All sessions, by id."""
+        await self._enter()
+        return [kept.stored() for _, kept in sorted(self._sessions.items())]
+
+    async def load(self, session: str) -> Stored | None:
+        """One session, None if it does not exist."""
+        await self._enter()
+        kept = self._sessions.get(session)
+        return None if kept is None else kept.stored()
+
+    async def entries(
+        self,
+        session: str,
+        after: int = 0,
+        *,
+        limit: int = 500,
+        max_bytes: int = 2**18,
+        kinds: frozenset[str] | None = None,
+    ) -> Page:
+        """Entries with `seq > after`, cut as the port says."""
+        await self._enter()
+        kept = self._sessions.get(session)
+        tail = kept.entries[max(after, 0) :] if kept else []
+        wanted = (entry for entry in tail if kinds is None or entry.kind in kinds)
+        return cut_page(wanted, limit, max_bytes)
+
+    async def delete(self, session: str) -> bool:
+        """Remove all of a session; False if there was none."""
+        await self._enter()
+        return self._sessions.pop(session, None) is not None
+
+    async def tip(self, session: str) -> int | None:
+        """The number of the last entry (0 for none), None for an unknown session."""
+        await self._enter()
+        tip = self._tip(session)
+        return None if tip is None else tip.seq
+
+    async def reopen(self) -> None:
+        """Nothing was lost."""
+        await self._enter()
+
+    def release_reserve(self) -> bool:
+        """Memory keeps nothing back, but answers as if it did."""
+        held, self._holds_reserve = self._holds_reserve, False
+        return held
+
+    def restore_reserve(self) -> bool:
+        """Always possible."""
+        self._holds_reserve = True
+        return True
+
+    async def health(self) -> None:
+        """Memory is well."""
+        await self._enter()
+
+    async def aclose(self) -> None:
+        """Refuse all further use."""
+        self._is_closed = True
+        await trio.lowlevel.checkpoint()
+
+    async def _enter(self) -> None:
+        if self._is_closed:
+            raise trio.ClosedResourceError
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,104 @@
+"""What is asked of the SQLite file. A read ends with its cursor: one left open would hold its
+snapshot, and the WAL could not start over."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+
+import apsw
+import msgspec
+
+from moorage_daemon.store.database import Connection, Value, store_error
+from moorage_daemon.store.model import Entry, Head
+from moorage_daemon.store.port import Page, Stored, StoreError, StoreUnreadable
+from moorage_daemon.store.rules import cut_page
+
+
+logger = logging.getLogger(__name__)
+
+# The last number of a session is one seek in the primary key of its entries.
+TIP = "coalesce((select max(seq) from entry where session = id), 0)"
+LIST = f"select id, head, {TIP} from session order by id"
+LOAD = f"select id, head, {TIP} from session where id = ?"
+FIRST = "select min(seq) from entry where session = ?"
+MARK = "select value from meta where key = 'mark'"
+ENTRIES = "select seq, at, kind, body, generation, origin from entry where session = ? and seq > ?"
+
+
+class Reader:
+    """Reads through one connection, in that connection's thread."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def close(self) -> None:
+        """Give up the connection."""
+        self._connection.close()
+
+    def list(self) -> list[Stored]:
+        """All sessions whose head can be read."""
+        return list(self._readable())
+
+    def _readable(self) -> Iterator[Stored]:
+        try:
+            for row in self._connection.execute(LIST):
+                try:
+                    yield _stored(*row)
+                except StoreUnreadable:
+                    logger.exception("a session is left out: its head cannot be read")
+        except apsw.Error as error:
+            raise store_error(error, self._connection) from error
+
+    def load(self, session: str) -> Stored | None:
+        """One session, None if it does not exist."""
+        try:
+            row = self._connection.execute(LOAD, (session,)).fetchone()
+        except apsw.Error as error:
+            raise self._about(session, error) from error
+        return None if row is None else _stored(*row)
+
+    def tip(self, session: str) -> int | None:
+        """The number of the last entry, whatever the head says."""
+        try:
+            row = self._connection.execute(LOAD, (session,)).fetchone()
+        except apsw.Error as error:
+            raise self._about(session, error) from error
+        return None if row is None else row[2]
+
+    def entries(
+        self, session: str, after: int, limit: int, max_bytes: int, kinds: frozenset[str] | None
+    ) -> Page:
+        """One page of entries."""
+        query = ENTRIES
+        wanted: list[Value] = [session, after]
+        if kinds is not None:
+            query += f" and kind in ({','.join('?' * len(kinds))})"
+            wanted += kinds
+        try:
+            with closing(self._connection.execute(f"{query} order by seq", wanted)) as cursor:
+                found = (Entry(*row) for row in cursor)
+                page = cut_page(found, limit, max_bytes)
+            first = self._connection.execute(FIRST, (session,)).get
+        except apsw.Error as error:
+            raise self._about(session, error) from error
+        return Page(page.entries, page.more, gap=first is not None and first > after + 1)
+
+    def marked(self) -> object:
+        """What `Writer.mark` wrote last."""
+        try:
+            return self._connection.execute(MARK).get
+        except apsw.Error as error:
+            raise store_error(error, self._connection) from error
+
+    def _about(self, session: str, error: apsw.Error) -> StoreError:
+        """A damaged page concerns the sessions on it, other errors the whole file."""
+        if isinstance(error, apsw.CorruptError):
+            return StoreUnreadable(session, f"its part of the database is damaged: {error}")
+        return store_error(error, self._connection)
+
+
+def _stored(session: str, head: bytes, seq: int) -> Stored:
+    try:
+        return Stored(msgspec.json.decode(head, type=Head), seq)
+    except msgspec.DecodeError as error:
+        raise StoreUnreadable(session, f"its head cannot be read: {error}") from error

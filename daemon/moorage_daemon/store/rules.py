@@ -1,0 +1,65 @@
+"""What all stores have in common: which change continues a log, and where a page ends."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from moorage_daemon.store.model import SCHEMA, Entry
+from moorage_daemon.store.port import Change, Page, StoreConflict
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """Where a stored session stands: the number of its last entry and its head's schema."""
+
+    seq: int
+    schema: int
+
+
+def advance(changes: Sequence[Change], tip_of: Callable[[str], Tip | None]) -> dict[str, Tip]:
+    """Where the sessions stand after the changes; raises `StoreConflict` if one does not fit.
+
+    A commit may hold several changes of a session; each continues the one before it.
+    """
+    after: dict[str, Tip] = {}
+    for change in changes:
+        tip = after.get(change.session) or tip_of(change.session)
+        after[change.session] = _continue(change, tip)
+    return after
+
+
+def _continue(change: Change, tip: Tip | None) -> Tip:
+    tip = _start(change, tip)
+    seq = tip.seq
+    for entry in change.entries:
+        if entry.seq != seq + 1:
+            raise StoreConflict(change.session, f"entry {entry.seq} does not follow {seq}")
+        seq = entry.seq
+    return Tip(seq, tip.schema if change.head is None else change.head.schema)
+
+
+def _start(change: Change, tip: Tip | None) -> Tip:
+    if change.head is not None and change.head.id != change.session:
+        raise StoreConflict(change.session, f"the head is of {change.head.id}")
+    if change.create:
+        if tip is not None:
+            raise StoreConflict(change.session, "exists already")
+        if change.head is None:
+            raise StoreConflict(change.session, "cannot be created without a head")
+        return Tip(0, SCHEMA)
+    if tip is None:
+        raise StoreConflict(change.session, "does not exist")
+    if tip.schema > SCHEMA:
+        raise StoreConflict(change.session, f"has schema {tip.schema}: it can only be read")
+    return tip
+
+
+def cut_page(found: Iterable[Entry], limit: int, max_bytes: int, *, gap: bool = False) -> Page:
+    """The first of `found` that fit; a page ends with the entry that exceeds `max_bytes`."""
+    entries: list[Entry] = []
+    size = 0
+    for entry in found:
+        if len(entries) == limit or size > max_bytes:
+            return Page(entries, more=True, gap=gap)
+        entries.append(entry)
+        size += len(entry.body)
+    return Page(entries, gap=gap)

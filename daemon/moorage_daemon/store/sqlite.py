@@ -1,0 +1,222 @@
+"""Sessions in one SQLite file: the default store.
+
+One thread owns the one connection that writes, another reads beside it, so a replay never waits
+behind commits. Not taken: writing in the loop under `synchronous=NORMAL` with an fsync in a
+thread; it starves the same way, and a power cut takes acknowledged commits silently.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from moorage_daemon.store.database import claim, open_readable, open_writable
+from moorage_daemon.store.handover import GilHandover
+from moorage_daemon.store.port import Change, Page, StoreBroken, Stored, StoreError, StoreFull
+from moorage_daemon.store.reading import Reader
+from moorage_daemon.store.reserve import Reserve
+from moorage_daemon.store.worker import Worker, open_worker
+from moorage_daemon.store.writing import Writer, entry_rows
+
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+CLOSE_PATIENCE = 10.0  # seconds for the last jobs and the last checkpoint
+
+
+class SqliteStore:
+    """The store in the file at `path`; made by `open_sqlite`.
+
+    Writer and reader belong to their threads: the loop only hands over jobs that use them.
+    """
+
+    name = "sqlite"
+
+    def __init__(self, path: Path, writing: Worker, reading: Worker) -> None:
+        self._path = path
+        self._reserve = Reserve(path.with_name("reserve"))
+        self._writing = writing
+        self._reading = reading
+        self._may_read = trio.Lock()  # one read at a time, and none while the file is reopened
+        self._writer: Writer | None = None
+        self._reader: Reader | None = None
+        self._is_alone = False  # no room for a second connection: the writer's serves for both
+        self._marks = 0
+        self._is_closed = False
+
+    # ---- changes
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Write all changes or none; once handed over it is done, also if the wait is cancelled."""
+        rows = entry_rows(changes)
+        await self._write(lambda writer: writer.commit(changes, rows))
+
+    async def delete(self, session: str) -> bool:
+        """Remove all of a session; False if there was none."""
+        return await self._write(lambda writer: writer.delete(session))
+
+    async def _write(self, job: Callable[[Writer], T]) -> T:
+        self._check_open()
+        return await self._writing.run(
+            lambda: job(self._open_writer()), afterwards=self._move_wal_if_due
+        )
+
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
+            raise StoreBroken(f"{self._path} is not open")
+        return self._writer
+
+    def _move_wal_if_due(self) -> None:
+        if self._writer is not None:
+            self._writer.checkpoint_if_due()
+
+    # ---- reads
+
+    async def list(self) -> list[Stored]:
+        """All sessions, by id, without those that cannot be read."""
+        return await self._read(lambda reader: reader.list())
+
+    async def load(self, session: str) -> Stored | None:
+        """One session, None if it does not exist."""
+        return await self._read(lambda reader: reader.load(session))
+
+    async def entries(
+        self,
+        session: str,
+        after: int = 0,
+        *,
+        limit: int = 500,
+        max_bytes: int = 2**18,
+        kinds: frozenset[str] | None = None,
+    ) -> Page:
+        """Entries with `seq > after`, cut as the port says."""
+        return await self._read(
+            lambda reader: reader.entries(session, after, limit, max_bytes, kinds)
+        )
+
+    async def tip(self, session: str) -> int | None:
+        """The number of the last entry (0 for none), None for an unknown session."""
+        return await self._read(lambda reader: reader.tip(session))
+
+    async def health(self) -> None:
+        """Write a number and read it back through the other connection."""
+        self._marks += 1
+        mark = self._marks
+        await self._write(lambda writer: writer.mark(mark))
+        found = await self._read(lambda reader: reader.marked())
+        if found != mark:
+            raise StoreBroken(f"{self._path}: wrote {mark}, read {found}")
+
+    async def _read(self, job: Callable[[Reader], T]) -> T:
+        self._check_open()
+        async with self._may_read:
+            worker = self._writing if self._is_alone else self._reading
+            return await worker.run(lambda: job(self._open_reader()))
+
+    def _open_reader(self) -> Reader:
+        if self._is_alone:
+            return Reader(self._open_writer().connection)
+        if self._reader is None:
+            self._reader = Reader(open_readable(self._path))
+        return self._reader
+
+    # ---- the file
+
+    async def reopen(self) -> None:
+        """Close every handle and open the file again; raises `StoreError` if it cannot be."""
+        self._check_open()
+        async with self._may_read:
+            await self._reading.run(self._close_reader)
+            await self._writing.run(self._reopen_writer)
+
+    def _reopen_writer(self) -> None:
+        had_fault = self._writer is not None and self._writer.fault is not None
+        self._close_writer()
+        writer = self._best_writer()
+        try:
+            # What recovery found in the WAL may never have reached the medium: after a crash it
+            # was not synced yet, after a failed fsync its pages count as clean. Moved into the
+            # database it is written anew, so that nothing is told that a power cut still takes.
+            writer.checkpoint()
+        except StoreFull:
+            if had_fault:
+                writer.close()
+                raise
+            logger.warning("no space to move the write-ahead log into the database")
+        except StoreError:
+            writer.close()
+            raise
+        self._writer = writer
+        self._reserve.restore()
+
+    def _best_writer(self) -> Writer:
+        """The file open for writing, on a full disk by whatever means are left."""
+        claim(self._path)
+        self._is_alone = False
+        try:
+            return Writer(open_writable(self._path))
+        except StoreFull:
+            logger.warning("no space to open the store: freeing the reserve")
+            self._reserve.release()
+        try:
+            return Writer(open_writable(self._path))
+        except StoreFull:
+            logger.warning("no space to open the store: opening it without shared memory")
+        self._is_alone = True
+        return Writer(open_writable(self._path, alone=True))
+
+    def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+    def _close_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def release_reserve(self) -> bool:
+        """Free the space kept back for verdicts and kills; False if there was none left."""
+        return self._reserve.release()
+
+    def restore_reserve(self) -> bool:
+        """Take the reserve back if there is ample space again; whether it is held now."""
+        return self._reserve.restore()
+
+    async def aclose(self) -> None:
+        """Finish what was handed over, then close both connections, the writing one last."""
+        if self._is_closed:
+            await trio.lowlevel.checkpoint()
+            return
+        self._is_closed = True
+        async with self._may_read:
+            await self._reading.run(self._close_reader)
+            await self._writing.run(self._close_writer)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise trio.ClosedResourceError
+
+
+@asynccontextmanager
+async def open_sqlite(path: Path) -> AsyncGenerator[SqliteStore]:
+    """The store in the file at `path`, made if it is missing; its directory must exist.
+
+    Raises `StoreError` if it cannot be opened. Beside the file lie SQLite's own and `reserve`.
+    """
+    async with open_worker("store-writing") as writing, open_worker("store-reading") as reading:
+        store = SqliteStore(path, writing, reading)
+        handover = GilHandover(writing, reading)
+        trio.lowlevel.add_instrument(handover)
+        try:
+            await store.reopen()
+            yield store
+        finally:
+            with trio.move_on_after(CLOSE_PATIENCE, shield=True):
+                await store.aclose()
+            trio.lowlevel.remove_instrument(handover)
