@@ -177,6 +177,10 @@ class Session:
         """The state as it is told."""
         return State.STORAGE_FAILED if self.log.failed else self.log.told.state
 
+    def supervisors(self) -> set[int]:
+        """The pids under which this session's tools run."""
+        return {process.pid for process in self.stage.running} if self.stage else set()
+
     # ---- admission
 
     def admit(self, admission: Admission) -> Turn | Known:

@@ -212,6 +212,10 @@ class Sessions:
         """How many live sessions each agent has."""
         return dict(Counter(session.head.agent for session in self.live.values()))
 
+    def supervisors(self) -> set[int]:
+        """The pids under which tools run now."""
+        return {pid for session in self.live.values() for pid in session.supervisors()}
+
     @property
     def running_turns(self) -> int:
         """How many turns run now."""

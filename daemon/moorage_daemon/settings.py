@@ -53,10 +53,10 @@ class StoreChoice(StrEnum):
 
 
 class ClosePolicy(StrEnum):
-    """What the end of a client's connection means to the turns it prompted."""
+    """Whether editors that put a thread away may end what runs in it (`session/close`)."""
 
-    DETACH = "detach"  # they run on
-    CLOSE = "close"
+    DETACH = "detach"  # not offered to them: editors send it when a tab is merely closed
+    CLOSE = "close"  # offered to all clients
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Sans-I/O: bytes go in as they arrive, whole frames come out. A frame over the li
 in memory: it is skipped to its end, told as `Oversize`, and the stream goes on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -59,6 +60,6 @@ class LineFramer:
             self._parts.append(piece)
 
 
-def join_lines(messages: list[bytes]) -> bytes:
+def join_lines(messages: Sequence[bytes]) -> bytes:
     """Write messages to a line-framed stream; JSON text holds no raw newline."""
     return b"\n".join([*messages, b""])

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from moorage_daemon.tools.port import Report, Tool
 from moorage_protocol.acp import AvailableCommand, ContentBlock, PlanEntry, StopReason, ToolKind
 from moorage_protocol.moorage import Overrides
+
+
+A = TypeVar("A", bound=msgspec.Struct)
 
 
 class AgentFailed(Exception):
@@ -68,7 +71,7 @@ class Stage(Protocol):
         """Put a question to the user; whether the answer was yes."""
         ...
 
-    async def call(self, tool: Tool[msgspec.Struct], arguments: msgspec.Struct) -> Report:
+    async def call(self, tool: Tool[A], arguments: A) -> Report:
         """Call a tool: shown, asked for if the tool asks, recorded, then run.
 
         Raises `CallRefused` when the user said no.

@@ -36,8 +36,7 @@ from moorage_protocol.errors import (
 from moorage_protocol.framing import Oversize
 from moorage_protocol.jsonrpc import Notification, Request, RequestId
 from moorage_protocol.moorage import Access, Cause, ClientHello, InitializeParams, RespondOutcome
-from moorage_protocol.peer import Answer as PeerAnswer
-from moorage_protocol.peer import CancelRequest, Dropped, Fault, Peer
+from moorage_protocol.peer import Answer as PeerAnswer, CancelRequest, Dropped, Fault, Peer
 
 
 logger = logging.getLogger(__name__)
@@ -59,6 +58,7 @@ class Connection:
     _peer: Peer[Asked] = field(default_factory=lambda: Peer(secrets.randbelow(2**48)))
     _open: dict[RequestId, Work] = field(default_factory=dict[RequestId, Work])
     _waiting: int = 0
+    _answered: trio.Event = field(default_factory=trio.Event)
     _nursery: trio.Nursery | None = None
 
     # ---- life
@@ -71,11 +71,16 @@ class Connection:
                 self._nursery.start_soon(self._write)
                 await self._read()
                 with trio.move_on_after(LINGER):
-                    await self._outbox.drained()
+                    await self._finish()
                 self._nursery.cancel_scope.cancel()
         finally:
             self._outbox.close()
             self._peer.abandon()
+
+    async def _finish(self) -> None:
+        while self._waiting:
+            await self._answered.wait()
+        await self._outbox.drained()
 
     async def drain(self) -> None:
         """Wait until the client has been sent all there is for it."""
@@ -212,11 +217,13 @@ class Connection:
             with scope:
                 result = await answer.work()
                 outcome = result if isinstance(result, AtSeq) else Now(result)
-        except Exception as error:  # the request → wire boundary, as in dispatch
+        except Exception as error:  # noqa: BLE001 - the request → wire boundary, as in dispatch
             outcome = broken(error)
         finally:
             self._waiting -= 1
             self._open.pop(request_id, None)
+            answered, self._answered = self._answered, trio.Event()
+            answered.set()
         if not silent:
             self._answer(request_id, outcome)
 

@@ -38,6 +38,8 @@ class Outbox:
     def wake(self) -> None:
         """There may be something to write."""
         self._due.set()
+        if self._idle.is_set():
+            self._idle = trio.Event()
 
     def put(self, frames: Sequence[bytes]) -> None:
         """Add control frames."""
@@ -70,7 +72,6 @@ class Outbox:
                 return out
             self._idle.set()
             await self._due.wait()
-            self._idle = trio.Event()
 
     def _take_control(self) -> list[bytes]:
         out = list(self._control)

@@ -55,6 +55,7 @@ class Committer:
         self._work = trio.Event()
         self._progress = trio.Event()
         self._closing = False
+        self._written = trio.Event()
 
     # ---- for logs
 
@@ -92,11 +93,16 @@ class Committer:
             if self.full and self.store.restore_reserve():
                 self.full = False
                 self._stir()
+        self._written.set()
 
     def close(self) -> None:
         """Let `run` end when all is written."""
         self._closing = True
         self._work.set()
+
+    async def written(self) -> None:
+        """Wait for the end of `run`."""
+        await self._written.wait()
 
     async def _wait_for_work(self) -> None:
         if self.full:

@@ -19,6 +19,11 @@ class ToolFailed(Exception):
 class Killable(Protocol):
     """Something that runs outside the daemon and can be ended at once."""
 
+    @property
+    def pid(self) -> int:
+        """The process that is an ancestor of all of it."""
+        ...
+
     def kill(self) -> None:
         """End it now: no checkpoint, idempotent."""
         ...

@@ -7,7 +7,7 @@ same tick. A killed session therefore starts nothing, and no tool runs without a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 import trio
@@ -35,6 +35,9 @@ from moorage_protocol.jsonrpc import encode
 from moorage_protocol.moorage import Overrides
 
 
+A = TypeVar("A", bound=msgspec.Struct)
+
+SHOWN = 128 * 2**10  # characters of a tool's text in an update: escaped it fits one message
 BREATH = 32  # pieces of text after which a busy agent lets others run: well under a millisecond
 
 OPTIONS = [
@@ -199,7 +202,7 @@ class TurnStage:
 
     # ---- tools
 
-    async def call(self, tool: Tool[msgspec.Struct], arguments: msgspec.Struct) -> Report:
+    async def call(self, tool: Tool[A], arguments: A) -> Report:
         """Call a tool through the gate."""
         call = self._open_call(tool.name)
         fields = ToolCallFields(
@@ -216,9 +219,7 @@ class TurnStage:
         await self.scene.log.until(self.scene.log.seq)  # the intent
         return await self._run(call, tool, arguments)
 
-    async def _permit(
-        self, call: _Call, tool: Tool[msgspec.Struct], fields: ToolCallFields
-    ) -> None:
+    async def _permit(self, call: _Call, tool: Tool[A], fields: ToolCallFields) -> None:
         rule = f"{tool.name}:{fields.title}"
 
         def intend(decision: str, *, remember: bool = False) -> None:
@@ -251,9 +252,7 @@ class TurnStage:
         self._calls[call.id] = _Call(call.id, call.tool, intent=True)
         self.scene.log.append(Kind.INTENT, body, generation=self.turn.generation)
 
-    async def _run(
-        self, call: _Call, tool: Tool[msgspec.Struct], arguments: msgspec.Struct
-    ) -> Report:
+    async def _run(self, call: _Call, tool: Tool[A], arguments: A) -> Report:
         self._must_be_open()
         if not self.scene.may_start:
             raise StageClosed
@@ -281,7 +280,7 @@ class TurnStage:
 
     def _show_progress(self, call: _Call, text: str) -> None:
         if not self._closed:
-            content = [ToolContent(content=Text(text=text))]
+            content = [ToolContent(content=Text(text=_excerpt(text)))]
             self._show(Kind.TOOL, ToolCallUpdate(tool_call_id=call.id, content=content))
 
     def _finish(self, call: _Call, status: str, text: str, code: str | None = None) -> None:
@@ -293,7 +292,7 @@ class TurnStage:
         shown = ToolCallUpdate(
             tool_call_id=call.id,
             status=ToolCallStatus.COMPLETED if done else ToolCallStatus.FAILED,
-            content=[ToolContent(content=Text(text=text))] if text else None,
+            content=[ToolContent(content=Text(text=_excerpt(text)))] if text else None,
         )
         generation, log = self.turn.generation, self.scene.log
         log.append(Kind.TOOL, encode(shown), generation=generation)
@@ -340,6 +339,14 @@ def _ask_body(fields: ToolCallFields, limit: float, scene: Scene) -> AskBody:
         options=[msgspec.Raw(encode(option)) for option in OPTIONS],
         expires_at=scene.log.writes.now() + limit if limit else None,
     )
+
+
+def _excerpt(text: str) -> str:
+    """The text, or its two ends and how much lies between."""
+    if len(text) <= SHOWN:
+        return text
+    half = SHOWN // 2
+    return f"{text[:half]}\n[… {len(text) - 2 * half} characters left out …]\n{text[-half:]}"
 
 
 def _said(decision: Decision) -> str:

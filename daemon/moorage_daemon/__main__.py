@@ -1,0 +1,143 @@
+"""`mooraged`: the daemon's command line, its signals and its last words."""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from importlib.metadata import version
+
+import trio
+
+from moorage_daemon.app import AppError, open_app, open_listeners
+from moorage_daemon.settings import Flags, Settings, SettingsError, load_settings
+from moorage_daemon.statedir import AlreadyRunning, StateDir, StateDirError, open_state_dir
+from moorage_daemon.store.port import StoreError
+from moorage_daemon.transports.gate import PATH
+
+
+EPILOG = """\
+examples:
+  mooraged                                  run with the usual directories
+  mooraged --state-dir /tmp/try             a daemon of its own, apart from the usual one
+  mooraged --websocket 127.0.0.1:7777       listen on a fixed port
+  mooraged --no-websocket                   the unix socket only
+
+When it listens it prints one line of JSON to standard output; its log goes to standard error.
+SIGTERM and SIGINT stop it: turns are cancelled and recorded, clients told. A second one stops
+it now.
+
+exit codes: 0 stopped as asked, 1 broken, 2 wrong usage or settings, 3 already running
+"""
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class _Fields(logging.Formatter):
+    """One line a record, its fields behind the sentence; what follows is indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = {k: v for k, v in vars(record).items() if k not in _STANDARD}
+        text = super().format(record)
+        fields = f" {json.dumps(extra, default=repr)}" if extra else ""
+        first, *rest = text.split("\n")
+        return "\n".join([first + fields, *(f"    {line}" for line in rest)])
+
+
+_STANDARD = {*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the daemon; ends the process."""
+    arguments = _parser().parse_args(argv)
+    _log_to_stderr(arguments.verbose)
+    try:
+        code = _run(arguments)
+    except (SettingsError, AppError) as error:
+        code = _complain(error, 2)
+    except AlreadyRunning as error:
+        code = _complain(error, 3)
+    except (StateDirError, StoreError, OSError) as error:
+        code = _complain(error, 1)
+    sys.exit(code)
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"mooraged: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mooraged",
+        description="The moorage daemon: keeps agent sessions while terminals come and go.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", help="settings, TOML (MOORAGE_CONFIG)")
+    parser.add_argument("--state-dir", metavar="DIR", help="where it lives (MOORAGE_STATE_DIR)")
+    listen = parser.add_mutually_exclusive_group()
+    listen.add_argument("--websocket", metavar="HOST:PORT", help="loopback only; port 0 is any")
+    listen.add_argument(
+        "--no-websocket", dest="websocket", action="store_const", const="", help="unix socket only"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    parser.add_argument("--version", action="version", version=f"mooraged {version('moorage')}")
+    return parser
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Fields(LOG_FORMAT))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
+    logging.getLogger("websockets").setLevel(logging.WARNING)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    flags = Flags(arguments.config, arguments.state_dir, arguments.websocket)
+    settings = load_settings(flags)
+    with open_state_dir(settings.state_dir) as state:
+        trio.run(_serve, settings, state)
+    return 0
+
+
+async def _serve(settings: Settings, state: StateDir) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            async with open_app(settings, state, abandon=partial(_leave, state)) as app:
+                async with open_listeners(app, settings, state):
+                    _announce(settings, state, app.websocket_port)
+                    await anext(signals)
+                    logging.getLogger(__name__).info("stopping")
+                    nursery.start_soon(_leave_at_second_signal, signals, state)
+            nursery.cancel_scope.cancel()
+
+
+def _announce(settings: Settings, state: StateDir, port: int | None) -> None:
+    websocket = None
+    if port is not None and settings.websocket is not None:
+        host = settings.websocket.host
+        websocket = f"ws://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
+    unix = str(state.socket_path)
+    state.publish(os.getpid(), websocket, unix)
+    line = {"ready": True, "pid": os.getpid(), "websocket": websocket, "unix": unix}
+    print(json.dumps(line), flush=True)
+
+
+async def _leave_at_second_signal(signals: AsyncIterator[int], state: StateDir) -> None:
+    await anext(signals)
+    _leave(state, 1)
+
+
+def _leave(state: StateDir, code: int = 0) -> None:
+    """End the process without waiting for anything; the lock ends with it."""
+    state.withdraw()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The daemon, put together: the one place where parts meet.
+
+Everything is a nested `async with`, so leaving unwinds in reverse: clients stop being accepted,
+turns get their verdicts, clients are sent the rest, the listeners close, the store closes last.
+Agents have the outermost nursery: one that ignores its cancellation holds up nothing but the end
+of the process.
+"""
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import trio
+
+from moorage_daemon.agents.port import Agent
+from moorage_daemon.agents.scripted import ScriptedAgent
+from moorage_daemon.connection.connection import Connection, stranger
+from moorage_daemon.connection.transport import Transport
+from moorage_daemon.handlers.port import About, Desk
+from moorage_daemon.identity import LOCAL, Identity, Principal, TuiKeys
+from moorage_daemon.log.committer import Committer
+from moorage_daemon.log.recovery import recover
+from moorage_daemon.session import Rules, Surroundings
+from moorage_daemon.sessions import DRAIN_SLACK, open_sessions
+from moorage_daemon.settings import ClosePolicy, Settings, StoreChoice
+from moorage_daemon.statedir import StateDir
+from moorage_daemon.store.memory import MemoryStore
+from moorage_daemon.store.port import Store
+from moorage_daemon.store.sqlite import open_sqlite
+from moorage_daemon.transports.gate import Gate, token_check
+from moorage_daemon.transports.unix import bind, serve_unix
+from moorage_daemon.transports.websocket import open_websocket
+from moorage_protocol.moorage import Role
+
+
+logger = logging.getLogger(__name__)
+
+DATABASE = "sessions.db"
+DRAIN = 2.0  # seconds in which clients are sent the last of it when the daemon stops
+STUBBORN = 0.5  # seconds in which a cancelled agent lets go
+WRITE_OUT = 5.0  # seconds in which the last entries become durable
+OWNER = Principal(LOCAL, Role.OPERATOR)
+
+
+class AppError(Exception):
+    """The daemon cannot start; one line says why."""
+
+
+@dataclass(eq=False)
+class App:
+    """A running daemon."""
+
+    desk: Desk
+    connections: set[Connection] = field(default_factory=set[Connection])
+    websocket_port: int | None = None
+    _boot: str = field(default_factory=lambda: secrets.token_hex(4))
+    _served: int = 0
+
+    async def serve(self, transport: Transport, principal: Principal = OWNER) -> None:
+        """Serve one client until it goes."""
+        self._served += 1
+        name = f"{self._boot}-{self._served}"  # never reused: entries remember it
+        connection = Connection(self.desk, transport, stranger(name, principal, transport.name))
+        self.connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self.connections.discard(connection)
+
+    def identities(self) -> list[Identity]:
+        """Who is connected now."""
+        return [connection.identity for connection in self.connections if connection.initialized]
+
+    async def drain(self) -> None:
+        """Send every client what is left for it, within a bound."""
+        with trio.move_on_after(DRAIN, shield=True):
+            async with trio.open_nursery() as nursery:
+                for connection in [*self.connections]:
+                    nursery.start_soon(connection.drain)
+
+
+def builtin_agents() -> dict[str, Agent]:
+    """The agents that need no configuration."""
+    scripted = ScriptedAgent()
+    return {scripted.name: scripted}
+
+
+@asynccontextmanager
+async def open_app(
+    settings: Settings,
+    state: StateDir,
+    *,
+    agents: dict[str, Agent] | None = None,
+    abandon: Callable[[], None] = lambda: None,
+) -> AsyncGenerator[App]:
+    """A daemon that serves nobody yet; see `open_listeners`.
+
+    `abandon` is called at the very end when an agent does not let go: it has to end the process.
+    Raises `AppError`, or `StoreError` when the store cannot be opened.
+    """
+    agents = builtin_agents() if agents is None else agents
+    if settings.default_agent not in agents:
+        known = ", ".join(sorted(agents))
+        raise AppError(f"default_agent is {settings.default_agent!r}, there are: {known}")
+    async with AsyncExitStack() as stack:
+        bodies = await stack.enter_async_context(_agents_nursery(abandon))
+        store = await stack.enter_async_context(_open_store(settings, state))
+        stored = await recover(store, time.time)
+        committer = await stack.enter_async_context(_committing(store, settings))
+        turns = await stack.enter_async_context(trio.open_nursery())
+        around = Surroundings(
+            rules=_rules(settings),
+            sessions=turns,
+            agents=bodies,
+            store=store,
+            agent_named=agents.__getitem__,
+        )
+        sessions = await stack.enter_async_context(open_sessions(around, committer, stored))
+        desk = Desk(
+            about=_about(),
+            sessions=sessions,
+            tuis=TuiKeys(state.key),
+            agents=agents,
+            default_agent=settings.default_agent,
+            providers=settings.providers,
+            close_is_served_to_all=settings.close_policy is ClosePolicy.CLOSE,
+        )
+        app = App(desk)
+        desk.connected = app.identities
+        yield app
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        prompt_queue=settings.prompt_queue,
+        grace=settings.grace_seconds,
+        turn_limit=settings.turn_timeout_seconds,
+        ask_limit=settings.permission_timeout_seconds,
+    )
+
+
+def _about() -> About:
+    return About(
+        version=version("moorage"), pid=os.getpid(), node=socket.gethostname(), started=time.time()
+    )
+
+
+@asynccontextmanager
+async def _agents_nursery(abandon: Callable[[], None]) -> AsyncGenerator[trio.Nursery]:
+    """Where agents run. Leaving cancels what is left, and abandons what ignores that.
+
+    By then every verdict is durable and the store is closed.
+    """
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        finally:
+            nursery.cancel_scope.cancel(reason="the daemon stops")
+            with trio.move_on_after(STUBBORN, shield=True):
+                while nursery.child_tasks:  # noqa: ASYNC110 - a nursery has no event for it
+                    await trio.sleep(STUBBORN / 50)
+            if nursery.child_tasks:
+                logger.warning("an agent ignores the end", extra={"left": len(nursery.child_tasks)})
+                abandon()
+
+
+@asynccontextmanager
+async def _open_store(settings: Settings, state: StateDir) -> AsyncGenerator[Store]:
+    match settings.store:
+        case StoreChoice.MEMORY:
+            yield MemoryStore()
+        case StoreChoice.SQLITE:
+            async with open_sqlite(state.path / DATABASE) as store:
+                yield store
+
+
+@asynccontextmanager
+async def _committing(store: Store, settings: Settings) -> AsyncGenerator[Committer]:
+    """The committer at work; on leaving, what was written becomes durable, within a bound."""
+    committer = Committer(store, patience=settings.grace_seconds)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(committer.run)
+        try:
+            yield committer
+        finally:
+            committer.close()
+            with trio.move_on_after(WRITE_OUT, shield=True) as bound:
+                await committer.written()
+            if bound.cancelled_caught:
+                logger.error("the last entries could not be written in time")
+            nursery.cancel_scope.cancel()
+
+
+def _gate_for(settings: Settings, state: StateDir) -> Callable[[int], Gate]:
+    authenticate = token_check(state.token, OWNER)
+
+    def gate(port: int) -> Gate:
+        return Gate(port, authenticate, settings.allowed_hosts, settings.allowed_origins)
+
+    return gate
+
+
+@asynccontextmanager
+async def open_listeners(app: App, settings: Settings, state: StateDir) -> AsyncGenerator[App]:
+    """Let clients in. On leaving: no new ones, every turn its verdict, everybody the rest of it."""
+    listener = bind(state.socket_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_unix, listener, app.serve, app.desk.sessions.supervisors)
+        async with AsyncExitStack() as stack:
+            if settings.websocket is not None:
+                app.websocket_port = await stack.enter_async_context(
+                    open_websocket(settings.websocket, _gate_for(settings, state), app.serve)
+                )
+            try:
+                yield app
+            finally:
+                listener.close()
+                with trio.move_on_after(settings.grace_seconds + DRAIN_SLACK, shield=True):
+                    await app.desk.sessions.drain()
+                await app.drain()
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,115 @@
+"""After a crash: every turn that was cut gets its verdict before anybody is served.
+
+Nothing runs again by itself. A tool that was started and has no result may or may not have done
+its work: it is recorded as unknown, for the user to judge. All of it is one commit.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec.structs import replace
+
+from moorage_daemon.log.told import Told
+from moorage_daemon.store.model import (
+    SCHEMA,
+    UPDATE_KINDS,
+    AnswerBody,
+    Entry,
+    Kind,
+    ResultBody,
+    VerdictBody,
+    encode_body,
+)
+from moorage_daemon.store.port import Change, Store, Stored, StoreFull
+from moorage_protocol.acp import StopReason, Text, ToolCallStatus, ToolCallUpdate, ToolContent
+from moorage_protocol.moorage import Cause, Outcome, ToolCallCounts
+
+
+logger = logging.getLogger(__name__)
+
+_FOLDED = frozenset(Kind) - UPDATE_KINDS
+
+
+async def recover(store: Store, now: Callable[[], float]) -> list[Stored]:
+    """All stored sessions, none of them with an open turn; raises `StoreError`."""
+    found = {stored.head.id: stored for stored in await store.list()}
+    cut = [s for s in found.values() if s.head.open_turns and s.head.schema <= SCHEMA]
+    mended = [await _mend(store, stored, now()) for stored in cut]
+    if mended:
+        await _commit(store, mended)
+        logger.warning("turns were cut by a restart", extra={"sessions": len(mended)})
+    for change in mended:
+        assert change.head is not None
+        found[change.session] = Stored(change.head, change.entries[-1].seq)
+    return list(found.values())
+
+
+async def _commit(store: Store, changes: list[Change]) -> None:
+    try:
+        await store.commit(changes)
+    except StoreFull:
+        if not store.release_reserve():
+            raise
+        await store.commit(changes)
+
+
+async def _mend(store: Store, stored: Stored, now: float) -> Change:
+    told = await _fold(store, stored)
+    entries = _Entries(stored.seq, now)
+    for call, ask in told.asks.items():
+        body = AnswerBody(tool_call_id=call, outcome="cancelled")
+        entries.add(Kind.ANSWER, body, ask.generation)
+        entries.close_call(call, ask.generation, "The daemon was restarted.", "cancelled")
+    for call, intent in told.intents.items():
+        text = "The daemon was restarted while this ran: whether it was done is not known."
+        entries.close_call(call, intent.generation, text, "unknown_outcome")
+    for generation in stored.head.open_turns:
+        entries.add(Kind.VERDICT, _verdict(told, generation), generation)
+    head = replace(stored.head, open_turns=(), updated_at=now)
+    return Change(stored.head.id, tuple(entries.written), head)
+
+
+async def _fold(store: Store, stored: Stored) -> Told:
+    told = Told.at_rest(stored.head, 0)
+    more = True
+    while more:
+        page = await store.entries(stored.head.id, told.seq, kinds=_FOLDED)
+        for entry in page.entries:
+            told.apply(entry)
+        more = page.more
+    return told
+
+
+def _verdict(told: Told, generation: int) -> VerdictBody:
+    unknown = sum(intent.generation == generation for intent in told.intents.values())
+    return VerdictBody(
+        outcome=Outcome.CANCELLED,
+        cause=Cause.DAEMON_RESTART,
+        by="daemon",
+        stop_reason=StopReason.CANCELLED,
+        tool_calls=ToolCallCounts(unknown=unknown),
+    )
+
+
+@dataclass
+class _Entries:
+    """Entries that continue a log at `seq`."""
+
+    seq: int
+    now: float
+    written: list[Entry] = field(default_factory=list[Entry])
+
+    def add(self, kind: Kind, body: msgspec.Struct, generation: int) -> None:
+        self.seq += 1
+        self.written.append(Entry(self.seq, self.now, kind, encode_body(body), generation))
+
+    def close_call(self, call: str, generation: int, text: str, status: str) -> None:
+        shown = ToolCallUpdate(
+            tool_call_id=call,
+            status=ToolCallStatus.FAILED,
+            content=[ToolContent(content=Text(text=text))],
+        )
+        self.add(Kind.TOOL, shown, generation)
+        self.add(Kind.RESULT, ResultBody(tool_call_id=call, status=status), generation)

@@ -1,0 +1,88 @@
+"""Run: a shell command in the workspace, under a supervisor that leaves no process behind."""
+
+import os
+from pathlib import Path
+
+import msgspec
+import trio
+
+from moorage_daemon.processes.environment import tool_environment
+from moorage_daemon.processes.process import Exited, Lost, NotStarted, Process, Signalled
+from moorage_daemon.processes.spawn import SpawnError, spawn
+from moorage_daemon.tools.port import Bench, Report, ToolFailed
+from moorage_protocol.acp import ToolCallLocation, ToolKind
+
+
+SHOW_EVERY = 1.0  # seconds between looks at the output of a command that takes longer
+SHOWN = 4 * 2**10  # characters of it that are shown meanwhile
+
+
+class RunArguments(msgspec.Struct, frozen=True):
+    """`command` is handed to `sh -c` as it is."""
+
+    command: str
+
+
+class Run:
+    """Runs what it is told, after a person has seen exactly that and said yes."""
+
+    name = "Run"
+    kind = ToolKind.EXECUTE
+    asks = True
+
+    def title(self, arguments: RunArguments) -> str:
+        """The command itself: what is shown is what runs."""
+        return arguments.command
+
+    def locations(self, arguments: RunArguments, cwd: str) -> list[ToolCallLocation]:
+        """A command may touch anything; nothing is claimed."""
+        return []
+
+    async def run(self, arguments: RunArguments, bench: Bench) -> Report:
+        """Run the command to its end; a cancelled one is asked to end, then made to."""
+        try:
+            process = spawn(
+                ["sh", "-c", arguments.command],
+                cwd=Path(bench.cwd),
+                env=tool_environment(os.environ),
+            )
+        except SpawnError as error:
+            raise ToolFailed(f"The command could not be started: {error}") from error
+        bench.running.add(process)
+        try:
+            async with process.attended(), trio.open_nursery() as nursery:
+                nursery.start_soon(_show, process, bench)
+                await process.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            bench.running.discard(process)
+        return _report(process)
+
+
+async def _show(process: Process, bench: Bench) -> None:
+    seen = 0
+    while True:
+        await trio.sleep(SHOW_EVERY)
+        await process.more(seen)
+        if process.output.total > seen:
+            seen = process.output.total
+            bench.progress(process.output.tail(SHOWN))
+
+
+def _report(process: Process) -> Report:
+    text = process.output.text()
+    match process.exit:
+        case Exited(code=0):
+            return Report(text)
+        case Exited(code=code):
+            return Report(_with_note(text, f"exit code {code}"), ok=False)
+        case Signalled(number=number):
+            return Report(_with_note(text, f"ended by signal {number}"), ok=False)
+        case NotStarted(reason=reason):
+            return Report(_with_note(text, reason), ok=False)
+        case Lost() | None:
+            return Report(_with_note(text, "its supervisor was killed"), ok=False)
+
+
+def _with_note(text: str, note: str) -> str:
+    return f"{text.rstrip()}\n[{note}]".lstrip()

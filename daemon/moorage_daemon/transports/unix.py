@@ -1,0 +1,123 @@
+"""The unix socket: newline-delimited JSON for this user's own programs.
+
+The directory keeps other users out and the kernel says who connected; that is the credential. A
+program that a tool started is turned away, so that a tool cannot answer its own questions.
+"""
+
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from pathlib import Path
+
+import trio
+
+from moorage_daemon.connection.transport import TransportClosed
+from moorage_daemon.processes.ancestry import is_descendant
+from moorage_daemon.transports.writing import write_patiently
+from moorage_protocol.framing import LineFramer, Oversize, join_lines
+from moorage_protocol.rendezvous import open_address
+
+
+logger = logging.getLogger(__name__)
+
+READ_BYTES = 64 * 2**10
+BACKLOG = 128
+_CREDENTIALS = struct.Struct("3i")
+
+
+class LineTransport:
+    """Frames, one a line, on a socket."""
+
+    name = "unix"
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self._socket = sock
+        self._framer = LineFramer()
+
+    async def receive(self) -> Sequence[bytes | Oversize]:
+        """The next frames; raises `TransportClosed` at the end."""
+        while True:
+            try:
+                data = await self._socket.recv(READ_BYTES)
+            except OSError as error:
+                raise TransportClosed from error
+            if not data:
+                raise TransportClosed
+            frames = self._framer.receive(data)
+            if frames:
+                return frames
+
+    async def send(self, messages: Sequence[bytes]) -> None:
+        """Write messages as lines."""
+        if messages:
+            await write_patiently(self._socket, join_lines(messages))
+
+    def on_due(self, wake: Callable[[], None]) -> None:
+        """This transport never has anything of its own to send."""
+
+    async def aclose(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def bind(path: Path) -> trio.socket.SocketType:
+    """A listening socket at `path`, for this user only."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with open_address(path) as address:
+        sock.bind(address)
+    path.chmod(0o600)
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
+    return trio.socket.from_stdlib_socket(sock)
+
+
+async def serve_unix(
+    listener: trio.socket.SocketType,
+    serve: Callable[[LineTransport], Awaitable[None]],
+    tools: Callable[[], Collection[int]],
+) -> None:
+    """Accept clients until cancelled; `tools` are the pids of the tool supervisors."""
+    async with trio.open_nursery() as nursery:
+        while True:
+            sock = await _accept(listener)
+            if _is_welcome(sock, tools()):
+                nursery.start_soon(_serve_one, sock, serve)
+            else:
+                sock.close()
+
+
+async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
+    """The next client; where descriptors run out, wait for one instead of spinning."""
+    while True:
+        try:
+            sock, _ = await listener.accept()
+        except OSError as error:
+            logger.warning("cannot accept a client", exc_info=error)
+            await trio.sleep(0.1)
+        else:
+            return sock
+
+
+async def _serve_one(
+    sock: trio.socket.SocketType, serve: Callable[[LineTransport], Awaitable[None]]
+) -> None:
+    try:
+        await serve(LineTransport(sock))
+    finally:
+        sock.close()
+
+
+def _is_welcome(sock: trio.socket.SocketType, tools: Collection[int]) -> bool:
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True  # other systems: the directory's mode alone keeps others out
+    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(found)
+    if uid != os.geteuid():
+        logger.warning("another user's program was turned away", extra={"uid": uid})
+        return False
+    if is_descendant(pid, tools):
+        logger.warning("a tool's program was turned away", extra={"pid": pid})
+        return False
+    return True
