@@ -1,0 +1,98 @@
+"""Lines of JSON as the relay has to know them: whole, and whose request or answer they are."""
+
+import json
+from enum import Enum, auto
+from typing import NamedTuple, cast
+
+
+MAX_FRAME_BYTES = 8 * 2**20  # the daemon's own limit: longer frames would be refused there
+
+
+class Kind(Enum):
+    REQUEST = auto()
+    NOTIFICATION = auto()
+    RESPONSE = auto()
+    OTHER = auto()  # no message; the daemon knows best what to say to it
+
+
+class Frame(NamedTuple):
+    """One line without its newline; `id` is the JSON text of the frame's id."""
+
+    data: bytes
+    kind: Kind
+    id: str | None = None
+    method: str | None = None
+    cancels: str | None = None  # the id in a `$/cancel_request`
+    good: bool = False  # a response with a result
+    params: object = None  # of a request
+    result: object = None
+
+
+# The daemon writes the method first and a notification's id never: most frames need no parsing.
+_STREAMED = b'{"jsonrpc":"2.0","method":"session/update",'
+
+
+def read(data: bytes) -> Frame:
+    """Say what a line is; never raises, a line that cannot be read is `Kind.OTHER`."""
+    if data.startswith(_STREAMED):
+        return Frame(data, Kind.NOTIFICATION, method="session/update")
+    try:
+        found: object = json.loads(data)
+    except (ValueError, RecursionError):
+        return Frame(data, Kind.OTHER)
+    if not isinstance(found, dict):
+        return Frame(data, Kind.OTHER)
+    return _classify(data, cast("dict[str, object]", found))
+
+
+def _classify(data: bytes, message: dict[str, object]) -> Frame:
+    method, has_id = message.get("method"), "id" in message
+    request_id = message.get("id")
+    if isinstance(request_id, dict | list):
+        return Frame(data, Kind.OTHER)
+    key = json.dumps(request_id) if has_id else None
+    params = message.get("params")
+    if isinstance(method, str):
+        if has_id:
+            return Frame(data, Kind.REQUEST, key, method, params=params)
+        cancels = None
+        if method == "$/cancel_request" and isinstance(params, dict):
+            cancels = json.dumps(cast("dict[str, object]", params).get("requestId"))
+        return Frame(data, Kind.NOTIFICATION, method=method, cancels=cancels)
+    if has_id and ("result" in message or "error" in message):
+        good = "error" not in message
+        return Frame(data, Kind.RESPONSE, key, good=good, result=message.get("result"))
+    return Frame(data, Kind.OTHER)
+
+
+class Lines:
+    """Cuts a stream into lines; a line over the limit is skipped to its end and comes as None.
+
+    A last line without its newline is no frame: a cut request is never run.
+    """
+
+    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
+        self.limit = limit
+        self._parts: list[bytes] = []
+        self._held = 0
+
+    def receive(self, data: bytes) -> list[bytes | None]:
+        """Take the next piece of the stream; gives the lines that it completed, blank ones not."""
+        *complete, rest = data.split(b"\n")
+        lines: list[bytes | None] = []
+        for piece in complete:
+            self._hold(piece)
+            line = None if self._held > self.limit else b"".join(self._parts)
+            self._parts.clear()
+            self._held = 0
+            if line is None or line.strip():
+                lines.append(line)
+        self._hold(rest)
+        return lines
+
+    def _hold(self, piece: bytes) -> None:
+        self._held += len(piece)
+        if self._held > self.limit:
+            self._parts.clear()
+        elif piece:
+            self._parts.append(piece)
