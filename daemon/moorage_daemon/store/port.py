@@ -3,7 +3,8 @@
 A commit holds changes of many sessions and becomes durable as a whole or not at all; when it has
 returned, no crash and no power cut takes it back. Entries of a session are numbered without gaps,
 and the number is the version check: a change whose first entry is not the stored one's successor
-is refused. Loaded objects are copies. Callers commit from one task; reads may run beside it.
+is refused. Loaded objects are copies. Callers commit from one task; reads may run beside it. A
+session whose stored head is of a newer schema can be read and deleted, and no commit changes it.
 
     StoreError
     ├── StoreFull           no space; nothing was written, the same commit may be tried again
@@ -76,7 +77,10 @@ class Page(Struct, frozen=True):
 
 
 class Store(Protocol):
-    """Durable storage of sessions. All methods may raise `StoreError`."""
+    """Durable storage of sessions.
+
+    All coroutines may raise `StoreError`, and `trio.ClosedResourceError` after `aclose`.
+    """
 
     @property
     def name(self) -> str:
@@ -86,8 +90,8 @@ class Store(Protocol):
     async def commit(self, changes: Sequence[Change]) -> None:
         """Write all changes or none.
 
-        Not to be cancelled half way: a cancelled wait leaves the outcome unknown, so callers
-        shield it or never cancel the task that commits.
+        Not to be cancelled half way: a commit whose wait is cancelled may be written all the
+        same, so callers shield it or never cancel the task that commits.
         """
         ...
 
@@ -109,7 +113,11 @@ class Store(Protocol):
         kinds: frozenset[str] | None = None,
     ) -> Page:
         """Entries with `seq > after`, in order: at most `limit` of them, and no more once their
-        bodies exceed `max_bytes` (so always at least one if there is one)."""
+        bodies exceed `max_bytes` (so always at least one if there is one).
+
+        With `kinds`, entries of other kinds are passed over and count for nothing, `more` neither.
+        An unknown session has no entries.
+        """
         ...
 
     async def delete(self, session: str) -> bool:
@@ -129,7 +137,11 @@ class Store(Protocol):
         ...
 
     def restore_reserve(self) -> bool:
-        """Take the reserve back if there is ample space again; whether it is held now."""
+        """Take the reserve back if there is ample space again; whether it is held now.
+
+        Ample is more than a commit needs: on a disk that stays nearly full, commits may succeed
+        while this is still False.
+        """
         ...
 
     async def health(self) -> None:

@@ -1,0 +1,23 @@
+"""The stores that every promise is checked on."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from moorage_daemon.store.memory import MemoryStore
+from moorage_daemon.store.port import Store
+from moorage_daemon.store.sqlite import open_sqlite
+from tests.daemon.store.faulty import FaultyStore
+
+
+@pytest.fixture(params=["memory", "sqlite", "wrapped"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """An empty store of each kind; "wrapped" is the tests' own, while it is told nothing."""
+    if request.param == "sqlite":
+        async with open_sqlite(tmp_path / "sessions.db") as sqlite:
+            yield sqlite
+    elif request.param == "wrapped":
+        yield FaultyStore(MemoryStore())
+    else:
+        yield MemoryStore()

@@ -1,0 +1,57 @@
+"""Heads, entries and changes for tests of stores."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from moorage_daemon.store.model import Entry, Head, Kind
+from moorage_daemon.store.port import Change, Page, Store
+from moorage_protocol.moorage import Mode
+
+
+def a_head(session: str, *, title: str | None = None, schema: int = 1) -> Head:
+    return Head(
+        id=session,
+        principal="local",
+        owner="tui",
+        agent="scripted",
+        mode=Mode.CODE,
+        cwd="/work",
+        created_at=1.5,
+        updated_at=2.5,
+        title=title,
+        schema=schema,
+    )
+
+
+def an_entry(seq: int, body: bytes = b"{}", *, kind: str = Kind.MESSAGE) -> Entry:
+    return Entry(seq, 1000.25 + seq, kind, body, 1, "c1")
+
+
+def entries(first: int, last: int, body: bytes = b"{}") -> tuple[Entry, ...]:
+    return tuple(an_entry(seq, body) for seq in range(first, last + 1))
+
+
+def creation(session: str, count: int = 0) -> Change:
+    """A new session with so many entries."""
+    return Change(session, entries(1, count), a_head(session), create=True)
+
+
+def seqs(page: Page | Iterable[Entry]) -> list[int]:
+    found = page.entries if isinstance(page, Page) else page
+    return [entry.seq for entry in found]
+
+
+async def all_entries(store: Store, session: str) -> list[Entry]:
+    """The whole log, page by page."""
+    found: list[Entry] = []
+    more = True
+    while more:
+        page = await store.entries(session, len(found))
+        found += page.entries
+        more = page.more
+    return found
+
+
+def raw(value: object) -> bytes:
+    return msgspec.json.encode(value)

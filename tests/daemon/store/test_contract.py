@@ -1,0 +1,443 @@
+"""What every store promises, checked on all of them."""
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from moorage_daemon.store.model import SCHEMA, Entry, Kind, Life
+from moorage_daemon.store.port import Change, Store, StoreConflict
+from tests.daemon.store.samples import (
+    a_head,
+    all_entries,
+    an_entry,
+    creation,
+    entries,
+    raw,
+    seqs,
+)
+
+
+# ---- creating and appending
+
+
+async def test_a_created_session_is_loaded_as_it_was_written(store: Store) -> None:
+    head = a_head("s1", title="a title")
+
+    await store.commit([Change("s1", entries(1, 3), head, create=True)])
+
+    stored = await store.load("s1")
+    assert stored is not None
+    assert (stored.head, stored.seq) == (head, 3)
+    assert (await store.entries("s1")).entries == list(entries(1, 3))
+
+
+async def test_a_session_may_begin_without_entries(store: Store) -> None:
+    await store.commit([creation("s1")])
+
+    assert await store.tip("s1") == 0
+    assert (await store.entries("s1")).entries == []
+
+
+async def test_creating_an_existing_session_is_refused(store: Store) -> None:
+    await store.commit([creation("s1", 2)])
+
+    with pytest.raises(StoreConflict) as caught:
+        await store.commit([Change("s1", entries(1, 1), a_head("s1", title="x"), create=True)])
+
+    assert caught.value.session == "s1"
+    stored = await store.load("s1")
+    assert stored is not None
+    assert (stored.head.title, stored.seq) == (None, 2)
+
+
+async def test_creating_needs_a_head(store: Store) -> None:
+    with pytest.raises(StoreConflict):
+        await store.commit([Change("s1", entries(1, 1), create=True)])
+
+    assert await store.load("s1") is None
+
+
+async def test_a_head_of_another_session_is_refused(store: Store) -> None:
+    with pytest.raises(StoreConflict):
+        await store.commit([Change("s1", head=a_head("s2"), create=True)])
+
+    assert await store.list() == []
+
+
+async def test_changing_an_unknown_session_is_refused(store: Store) -> None:
+    for change in (Change("s1", entries(1, 1)), Change("s1", head=a_head("s1"))):
+        with pytest.raises(StoreConflict):
+            await store.commit([change])
+
+    assert await store.load("s1") is None
+    assert (await store.entries("s1")).entries == []
+
+
+@pytest.mark.parametrize("first", [1, 2, 4, 100], ids=["replay", "last", "gap", "far"])
+async def test_entries_that_do_not_follow_the_last_are_refused(store: Store, first: int) -> None:
+    await store.commit([creation("s1", 2)])
+
+    with pytest.raises(StoreConflict) as caught:
+        await store.commit([Change("s1", entries(first, first + 1))])
+
+    assert caught.value.session == "s1"
+    assert seqs(await store.entries("s1")) == [1, 2]
+
+
+async def test_a_gap_inside_a_change_is_refused(store: Store) -> None:
+    await store.commit([creation("s1", 1)])
+
+    with pytest.raises(StoreConflict):
+        await store.commit([Change("s1", (an_entry(2), an_entry(4)))])
+
+    assert await store.tip("s1") == 1
+
+
+async def test_the_same_commit_twice_is_refused_and_changes_nothing(store: Store) -> None:
+    await store.commit([creation("s1")])
+    await store.commit([Change("s1", entries(1, 2))])
+
+    with pytest.raises(StoreConflict):
+        await store.commit([Change("s1", entries(1, 2))])
+
+    assert seqs(await store.entries("s1")) == [1, 2]
+
+
+async def test_a_refused_commit_leaves_the_store_ready_for_the_right_one(store: Store) -> None:
+    await store.commit([creation("s1", 1)])
+    with pytest.raises(StoreConflict):
+        await store.commit([Change("s1", entries(5, 5))])
+
+    await store.commit([Change("s1", entries(2, 2))])
+
+    assert await store.tip("s1") == 2
+
+
+async def test_one_bad_change_keeps_all_others_from_being_written(store: Store) -> None:
+    await store.commit([creation("s1", 1), creation("s2", 1)])
+
+    with pytest.raises(StoreConflict) as caught:
+        await store.commit(
+            [
+                Change("s1", entries(2, 3), a_head("s1", title="new")),
+                creation("s3", 1),
+                Change("s2", entries(3, 3)),
+            ]
+        )
+
+    assert caught.value.session == "s2"
+    assert [(stored.head.id, stored.head.title, stored.seq) for stored in await store.list()] == [
+        ("s1", None, 1),
+        ("s2", None, 1),
+    ]
+
+
+async def test_several_changes_of_a_session_in_one_commit_continue_each_other(
+    store: Store,
+) -> None:
+    await store.commit([creation("s1", 2), Change("s1", entries(3, 4)), Change("s1")])
+
+    assert seqs(await store.entries("s1")) == [1, 2, 3, 4]
+
+
+async def test_a_commit_of_nothing_is_fine(store: Store) -> None:
+    await store.commit([])
+
+    assert await store.list() == []
+
+
+async def test_a_commit_may_be_large(store: Store) -> None:
+    await store.commit([creation("s1", 1301), creation("s2", 77)])
+
+    assert await all_entries(store, "s1") == list(entries(1, 1301))
+    assert await all_entries(store, "s2") == list(entries(1, 77))
+
+
+# ---- heads
+
+
+async def test_a_head_is_written_only_when_it_is_given(store: Store) -> None:
+    await store.commit([creation("s1")])
+    await store.commit([Change("s1", entries(1, 1))])
+    before = await store.load("s1")
+
+    await store.commit([Change("s1", head=a_head("s1", title="new"))])
+
+    after = await store.load("s1")
+    assert before is not None
+    assert after is not None
+    assert (before.head.title, before.seq) == (None, 1)
+    assert (after.head.title, after.seq) == ("new", 1)
+
+
+async def test_what_was_loaded_or_written_is_a_copy(store: Store) -> None:
+    head = a_head("s1")
+    await store.commit([Change("s1", head=head, create=True)])
+    head.labels["written"] = "later"
+    first = await store.load("s1")
+    assert first is not None
+    first.head.labels["loaded"] = "later"
+
+    second = await store.load("s1")
+
+    assert second is not None
+    assert second.head.labels == {}
+
+
+async def test_loading_tells_absent_from_there(store: Store) -> None:
+    await store.commit([creation("s1")])
+
+    assert await store.load("s1") is not None
+    assert await store.load("s2") is None
+    assert await store.load("") is None
+    assert await store.tip("s2") is None
+
+
+async def test_a_killed_session_stays_killed(store: Store) -> None:
+    killed = msgspec.structs.replace(a_head("s1"), life=Life.KILLED, open_turns=(3, 4))
+    await store.commit([creation("s1")])
+    await store.commit([Change("s1", head=killed)])
+
+    stored = await store.load("s1")
+
+    assert stored is not None
+    assert stored.head == killed
+
+
+async def test_a_session_of_a_newer_schema_is_read_and_never_written(store: Store) -> None:
+    newer = a_head("s1", schema=SCHEMA + 1)
+    await store.commit([Change("s1", entries(1, 1), newer, create=True), creation("s2")])
+
+    for change in (Change("s1", entries(2, 2)), Change("s1", head=a_head("s1"))):
+        with pytest.raises(StoreConflict, match="schema 2"):
+            await store.commit([Change("s2", entries(1, 1)), change])
+
+    assert [(stored.head.schema, stored.seq) for stored in await store.list()] == [(2, 1), (1, 0)]
+    assert seqs(await store.entries("s1")) == [1]
+    assert await store.delete("s1")
+
+
+# ---- bodies
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        raw({"text": "naïve 水 🙂 \u2028"}),
+        b'{"text": "spaces  and \\u00e9scapes stay"}',
+        b'{"nul": "\\u0000"}',
+        b"\x00\xff not even text \x00",
+        b'{"unknown": [1.0, 1e400, 123456789012345678901234567890]}',
+    ],
+    ids=["empty", "object", "unicode", "spelling", "escaped-nul", "bytes", "numbers"],
+)
+async def test_a_body_stays_byte_for_byte(store: Store, body: bytes) -> None:
+    await store.commit([creation("s1")])
+
+    await store.commit([Change("s1", (an_entry(1, body, kind="kind-of-tomorrow"),))])
+
+    (found,) = (await store.entries("s1")).entries
+    assert (found.kind, found.body) == ("kind-of-tomorrow", body)
+
+
+async def test_a_body_may_be_a_mebibyte(store: Store) -> None:
+    body = b'"' + bytes(range(256)) * 4096 + b'"'
+    await store.commit([creation("s1"), Change("s1", (an_entry(1, body),))])
+
+    (found,) = (await store.entries("s1")).entries
+
+    assert found.body == body
+
+
+@pytest.mark.parametrize("generation", [None, 0, 1, 2**53 + 1, 2**63 - 1])
+async def test_numbers_keep_their_value(store: Store, generation: int | None) -> None:
+    entry = Entry(1, 1763700000.123456, Kind.VERDICT, b"{}", generation)
+
+    await store.commit([creation("s1"), Change("s1", (entry,))])
+
+    assert (await store.entries("s1")).entries == [entry]
+
+
+async def test_names_may_hold_any_text(store: Store) -> None:
+    entry = Entry(1, 0.0, "kind'\x00水", b"{}", None, "origin\x00é")
+
+    await store.commit([creation("sitzung-é"), Change("sitzung-é", (entry,))])
+
+    assert (await store.entries("sitzung-é")).entries == [entry]
+
+
+# ---- pages
+
+
+async def test_a_page_holds_what_follows_a_number(store: Store) -> None:
+    await store.commit([creation("s1", 5)])
+
+    assert seqs(await store.entries("s1")) == [1, 2, 3, 4, 5]
+    assert seqs(await store.entries("s1", 3)) == [4, 5]
+    assert seqs(await store.entries("s1", 5)) == []
+    assert seqs(await store.entries("s1", 99)) == []
+    assert seqs(await store.entries("s1", -7)) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("limit", "more"), [(1, True), (4, True), (5, False), (6, False)])
+async def test_a_page_ends_at_its_limit_and_says_if_more_follow(
+    store: Store, limit: int, more: bool
+) -> None:
+    await store.commit([creation("s1", 5)])
+
+    page = await store.entries("s1", limit=limit)
+
+    assert seqs(page) == list(range(1, min(limit, 5) + 1))
+    assert (page.more, page.gap) == (more, False)
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "found"), [(0, 1), (9, 1), (10, 2), (25, 3), (49, 5), (1000, 5)]
+)
+async def test_a_page_ends_with_the_entry_that_exceeds_its_bytes(
+    store: Store, max_bytes: int, found: int
+) -> None:
+    await store.commit([creation("s1"), Change("s1", entries(1, 5, b"0123456789"))])
+
+    page = await store.entries("s1", max_bytes=max_bytes)
+
+    assert len(page.entries) == found
+    assert page.more == (found < 5)
+
+
+async def test_a_page_of_some_kinds_passes_over_the_others(store: Store) -> None:
+    kinds = ["prompt", "message", "message", "verdict", "prompt", "message"]
+    log = tuple(an_entry(seq, kind=kind) for seq, kind in enumerate(kinds, 1))
+    await store.commit([creation("s1"), Change("s1", log)])
+
+    turns = await store.entries("s1", kinds=frozenset({"prompt", "verdict"}), limit=3)
+    first = await store.entries("s1", kinds=frozenset({"prompt", "verdict"}), limit=2)
+    nothing = await store.entries("s1", kinds=frozenset())
+
+    assert (seqs(turns), turns.more) == ([1, 4, 5], False)
+    assert (seqs(first), first.more) == ([1, 4], True)
+    assert (seqs(nothing), nothing.more, nothing.gap) == ([], False, False)
+
+
+async def test_pages_of_one_session_hold_nothing_of_another(store: Store) -> None:
+    await store.commit([creation("s1", 2), creation("s10", 3), creation("S1", 1)])
+
+    assert seqs(await store.entries("s1")) == [1, 2]
+
+
+# ---- lists and deletion
+
+
+async def test_all_sessions_are_listed_by_id(store: Store) -> None:
+    await store.commit([creation("b", 2), creation("c"), creation("a", 1), creation("B", 3)])
+
+    listed = await store.list()
+
+    assert [(stored.head.id, stored.seq) for stored in listed] == [
+        ("B", 3),
+        ("a", 1),
+        ("b", 2),
+        ("c", 0),
+    ]
+
+
+async def test_deletion_leaves_nothing_of_a_session(store: Store) -> None:
+    await store.commit([creation("s1", 3), creation("s2", 1)])
+
+    assert await store.delete("s1")
+
+    assert await store.load("s1") is None
+    assert await store.tip("s1") is None
+    assert seqs(await store.entries("s1")) == []
+    assert [stored.head.id for stored in await store.list()] == ["s2"]
+    assert not await store.delete("s1")
+
+
+async def test_a_deleted_id_starts_anew(store: Store) -> None:
+    await store.commit([creation("s1", 3)])
+    await store.delete("s1")
+    with pytest.raises(StoreConflict):
+        await store.commit([Change("s1", entries(4, 4))])
+
+    await store.commit([creation("s1", 1)])
+
+    assert seqs(await store.entries("s1")) == [1]
+
+
+# ---- the store itself
+
+
+async def test_a_reopened_store_goes_on(store: Store) -> None:
+    await store.commit([creation("s1", 2)])
+
+    await store.reopen()
+    await store.commit([Change("s1", entries(3, 3))])
+
+    assert await store.tip("s1") == 3
+
+
+async def test_a_sound_store_is_healthy_again_and_again(store: Store) -> None:
+    await store.health()
+    await store.health()
+
+
+async def test_the_reserve_is_released_once_and_taken_back(store: Store) -> None:
+    assert store.restore_reserve()
+
+    assert store.release_reserve()
+    assert not store.release_reserve()
+    assert store.restore_reserve()
+    assert store.release_reserve()
+
+
+async def test_reads_run_beside_commits(store: Store) -> None:
+    await store.commit([creation("s1")])
+    seen: list[int] = []
+
+    async def read() -> None:
+        while not seen or seen[-1] < 200:
+            seen.append(len(await all_entries(store, "s1")))
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            for seq in range(1, 201):
+                await store.commit([Change("s1", entries(seq, seq))])
+
+    assert seen == sorted(seen)
+    assert seen[-1] == 200
+
+
+async def test_closing_twice_is_once_and_ends_all_use(store: Store) -> None:
+    await store.commit([creation("s1")])
+
+    await store.aclose()
+    await store.aclose()
+
+    for use in (
+        store.commit([]),
+        store.load("s1"),
+        store.list(),
+        store.entries("s1"),
+        store.tip("s1"),
+        store.delete("s1"),
+        store.health(),
+        store.reopen(),
+    ):
+        with pytest.raises(trio.ClosedResourceError):
+            await use
+
+
+async def test_every_call_is_a_checkpoint(store: Store) -> None:
+    for call in (
+        lambda: store.commit([]),
+        lambda: store.load("s1"),
+        store.list,
+        store.health,
+        store.aclose,
+    ):
+        with trio.testing.assert_checkpoints():
+            await call()
