@@ -78,10 +78,16 @@ async def serve_unix(
     serve: Callable[[LineTransport], Awaitable[None]],
     tools: Callable[[], Collection[int]],
 ) -> None:
-    """Accept clients until cancelled; `tools` are the pids of the tool supervisors."""
+    """Accept clients until the listener is closed, serve them until cancelled.
+
+    `tools` are the pids of the tool supervisors.
+    """
     async with trio.open_nursery() as nursery:
         while True:
-            sock = await _accept(listener)
+            try:
+                sock = await _accept(listener)
+            except trio.ClosedResourceError:
+                return
             if _is_welcome(sock, tools()):
                 nursery.start_soon(_serve_one, sock, serve)
             else:

@@ -191,7 +191,7 @@ async def open_websocket(
     address: WebsocketAddress, gate_for: Callable[[int], Gate], serve_client: Serve
 ) -> AsyncGenerator[int]:
     """Listen; gives the port. On leaving the clients get a closing handshake, within a bound."""
-    logging.getLogger("websockets").setLevel(logging.INFO)  # its debug log shows credentials
+    _hush(logging.getLogger("websockets"))
     listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
     port: int = listeners[0].socket.getsockname()[1]
     clients = _Clients(serve_client)
@@ -239,6 +239,12 @@ def _name(_channel: ServerConnection, _request: Request, response: Response) -> 
 
 def _select(_channel: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
+
+
+def _hush(library: logging.Logger) -> None:
+    """Its debug log shows credentials, so it is never at that level."""
+    if library.getEffectiveLevel() < logging.INFO:
+        library.setLevel(logging.INFO)
 
 
 def _tune(channel: Channel) -> None:
