@@ -38,10 +38,10 @@ def dispatch(
     except RpcError as error:
         return error
     call = Call(method, [peer, arguments], NOID)
-    _, result = dispatch_request(_CALLABLES, desk, call)
-    if isinstance(result, Left):
+    outcome: Any = dispatch_request(_CALLABLES, desk, call)[1]
+    if isinstance(outcome, Left):
         return MethodNotFound()  # the only error that is left to the library
-    answer: Answer | RpcError = result._value.result
+    answer: Answer | RpcError = outcome._value.result
     return answer
 
 

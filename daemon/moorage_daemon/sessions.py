@@ -6,7 +6,7 @@ again, at once and without reading its log.
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -235,7 +235,7 @@ def _at_rest(head: Head) -> State:
 @asynccontextmanager
 async def open_sessions(
     around: Surroundings, committer: Committer, stored: list[Stored]
-) -> AsyncIterator[Sessions]:
+) -> AsyncGenerator[Sessions]:
     """The sessions of a store. On leaving, every turn gets its verdict, within a bound."""
     sessions = Sessions(around, committer, parked={item.head.id: item for item in stored})
     try:

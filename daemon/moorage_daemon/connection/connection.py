@@ -134,8 +134,6 @@ class Connection:
                 self._outbox.put([reply])
             case Dropped():
                 logger.debug("a response nobody waits for", extra=self._names())
-            case unreachable:
-                assert_never(unreachable)
         return None
 
     def _request(self, request_id: RequestId, method: str, params: msgspec.Raw) -> None:
