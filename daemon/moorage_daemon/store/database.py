@@ -155,7 +155,10 @@ def open_readable(path: Path) -> Connection:
 
 
 def _open(path: Path, flags: int, prepare: Callable[[Connection], None]) -> Connection:
-    opened = apsw.Connection(str(path), flags=flags | apsw.SQLITE_OPEN_NOFOLLOW)
+    try:
+        opened = apsw.Connection(str(path), flags=flags | apsw.SQLITE_OPEN_NOFOLLOW)
+    except apsw.Error as error:
+        raise StoreBroken(f"{path} cannot be opened: {error}") from error
     opened.set_busy_timeout(BUSY_PATIENCE)
     connection = cast("Connection", opened)
     try:

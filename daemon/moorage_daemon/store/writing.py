@@ -58,7 +58,10 @@ class Writer:
         """Give up the connection; a sound one leaves no WAL behind."""
         if self.fault is not None:
             self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        self.connection.close()
+        try:
+            self.connection.close()
+        except apsw.Error:
+            logger.exception("the database did not close cleanly: its log stays beside it")
 
     def commit(self, changes: Sequence[Change], rows: Sequence[Value]) -> None:
         """Write heads, and `rows` as `entry_rows` made them of the same changes."""
