@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -99,20 +99,39 @@ async def open_app(
     agents: dict[str, Agent] | None = None,
     abandon: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[App]:
-    """A daemon that serves nobody yet; see `open_listeners`.
+    """A daemon on its state directory that serves nobody yet; see `open_listeners`.
 
     `abandon` is called at the very end when an agent does not let go: it has to end the process.
     Raises `AppError`, or `StoreError` when the store cannot be opened.
     """
     agents = builtin_agents() if agents is None else agents
+    store = _open_store(settings, state)
+    async with open_core(settings, store, state.key, agents, abandon=abandon) as app:
+        yield app
+
+
+@asynccontextmanager
+async def open_core(
+    settings: Settings,
+    opening: AbstractAsyncContextManager[Store],
+    key: bytes,
+    agents: dict[str, Agent],
+    *,
+    abandon: Callable[[], None] = lambda: None,
+    now: Callable[[], float] = time.time,
+) -> AsyncGenerator[App]:
+    """The daemon as it is on any store, without files, sockets and processes of its own.
+
+    `opening` gives the store and closes it; `key` is what TUI secrets are made from.
+    """
     if settings.default_agent not in agents:
         known = ", ".join(sorted(agents))
         raise AppError(f"default_agent is {settings.default_agent!r}, there are: {known}")
     async with AsyncExitStack() as stack:
         bodies = await stack.enter_async_context(_agents_nursery(abandon))
-        store = await stack.enter_async_context(_open_store(settings, state))
-        stored = await recover(store, time.time)
-        committer = await stack.enter_async_context(_committing(store, settings))
+        store = await stack.enter_async_context(opening)
+        stored = await recover(store, now)
+        committer = await stack.enter_async_context(_committing(store, settings, now))
         turns = await stack.enter_async_context(trio.open_nursery())
         around = Surroundings(
             rules=_rules(settings),
@@ -125,7 +144,7 @@ async def open_app(
         desk = Desk(
             about=_about(),
             sessions=sessions,
-            tuis=TuiKeys(state.key),
+            tuis=TuiKeys(key),
             agents=agents,
             default_agent=settings.default_agent,
             providers=settings.providers,
@@ -181,9 +200,11 @@ async def _open_store(settings: Settings, state: StateDir) -> AsyncGenerator[Sto
 
 
 @asynccontextmanager
-async def _committing(store: Store, settings: Settings) -> AsyncGenerator[Committer]:
+async def _committing(
+    store: Store, settings: Settings, now: Callable[[], float]
+) -> AsyncGenerator[Committer]:
     """The committer at work; on leaving, what was written becomes durable, within a bound."""
-    committer = Committer(store, patience=settings.grace_seconds)
+    committer = Committer(store, patience=settings.grace_seconds, clock=now)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(committer.run)
         try:
