@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from importlib.metadata import version
 
 import trio
 
@@ -17,6 +16,7 @@ from moorage_daemon.settings import Flags, Settings, SettingsError, load_setting
 from moorage_daemon.statedir import AlreadyRunning, StateDir, StateDirError, open_state_dir
 from moorage_daemon.store.port import StoreError
 from moorage_daemon.transports.gate import PATH
+from moorage_protocol import __version__
 
 
 EPILOG = """\
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "--no-websocket", dest="websocket", action="store_const", const="", help="unix socket only"
     )
     parser.add_argument("--verbose", action="store_true", help="log more")
-    parser.add_argument("--version", action="version", version=f"mooraged {version('moorage')}")
+    parser.add_argument("--version", action="version", version=f"mooraged {__version__}")
     return parser
 
 

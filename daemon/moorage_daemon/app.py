@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 
 import trio
 
@@ -36,6 +35,7 @@ from moorage_daemon.store.sqlite import open_sqlite
 from moorage_daemon.transports.gate import Gate, token_check
 from moorage_daemon.transports.unix import bind, serve_unix
 from moorage_daemon.transports.websocket import open_websocket
+from moorage_protocol import __version__
 from moorage_protocol.moorage import Role
 
 
@@ -166,7 +166,7 @@ def _rules(settings: Settings) -> Rules:
 
 def _about() -> About:
     return About(
-        version=version("moorage"), pid=os.getpid(), node=socket.gethostname(), started=time.time()
+        version=__version__, pid=os.getpid(), node=socket.gethostname(), started=time.time()
     )
 
 
