@@ -1,0 +1,248 @@
+"""A session's working directory, as far as file tools may see it.
+
+A path is never checked and then opened: between the two a link can change. The kernel resolves it
+beneath the directory and fails on the way out (Linux, openat2 with RESOLVE_BENEATH). Elsewhere each
+component is opened by itself and no symbolic link is followed, not even one that stays inside.
+
+A shell tool is not bound by this: that takes a sandbox.
+
+    WorkspaceError
+    ├── WorkspaceGone       the directory itself is not there any more
+    ├── OutsideWorkspace    the path leads out of it, or through a link that is not followed
+    ├── FileMissing         nothing is there
+    ├── NotAFile            a directory, a FIFO, a device, a socket
+    └── FileUnreadable      the system refused
+
+Messages name the path as the caller gave it, never the one it resolved to.
+"""
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+import sys
+from codecs import getincrementaldecoder
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+
+SYS_OPENAT2 = 437  # the same on every architecture
+RESOLVE_NO_MAGICLINKS = 0x02  # nothing like /proc/self/root
+RESOLVE_BENEATH = 0x08
+OPEN_HOW = struct.Struct("QQQ")  # flags, mode, resolve
+TRIES = 64  # the kernel says EAGAIN when something above was renamed meanwhile
+DIRECTORY = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
+FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # a FIFO shall not block the open
+LIMIT = 1024 * 1024  # bytes
+KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+class WorkspaceError(Exception):
+    """A file of the workspace cannot be had. `path` is as the caller gave it."""
+
+    problem = "cannot be opened"
+
+    def __init__(self, path: str, problem: str | None = None) -> None:
+        super().__init__(path, problem or self.problem)
+        self.path = path
+        self.problem = problem or self.problem
+
+    def __str__(self) -> str:
+        return f"{self.path!r} {self.problem}"
+
+
+class WorkspaceGone(WorkspaceError):
+    """The directory itself is not there any more; `path` is the directory."""
+
+    problem = "is not there any more; it was the session's directory"
+
+
+class OutsideWorkspace(WorkspaceError):
+    """The path leads out of the workspace, or through a link that is not followed."""
+
+    problem = "leads out of the session's directory"
+
+
+class FileMissing(WorkspaceError):
+    """Nothing is there."""
+
+    problem = "does not exist"
+
+
+class NotAFile(WorkspaceError):
+    """A directory, a FIFO, a device or a socket."""
+
+    problem = "is no regular file"
+
+
+class FileUnreadable(WorkspaceError):
+    """The system refused."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """The beginning of a file; invalid UTF-8 shows as U+FFFD.
+
+    `size` is the file's own, in bytes.
+    """
+
+    text: str
+    size: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A directory; it holds no descriptor, so idle sessions cost none."""
+
+    path: Path
+
+    async def read_text(self, path: str, limit: int = LIMIT) -> Text:
+        """Read at most `limit` bytes, in a thread that a cancelled caller leaves behind.
+
+        A file on a dead network mount blocks that thread, not the caller's cancellation.
+        Raises WorkspaceError.
+        """
+        return await trio.to_thread.run_sync(self._read, path, limit, abandon_on_cancel=True)
+
+    def _read(self, path: str, limit: int) -> Text:
+        with self.open_beneath(path) as fd, open(fd, "rb", closefd=False) as file:
+            try:
+                data = file.read(limit + 1)
+                size = max(os.fstat(fd).st_size, len(data))
+            except OSError as error:
+                raise _explain(error, path) from error
+        truncated = len(data) > limit
+        decoder = getincrementaldecoder("utf-8")("replace")
+        return Text(decoder.decode(data[:limit], final=not truncated), size, truncated)
+
+    @contextmanager
+    def open_root(self) -> Generator[int, None, None]:
+        """Open the directory itself, as the `cwd` of a command or to resolve below it.
+
+        Raises WorkspaceGone, or FileUnreadable if the system refuses.
+        """
+        try:
+            root = os.open(self.path, DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise WorkspaceGone(str(self.path)) from error
+        except OSError as error:
+            raise _explain(error, str(self.path)) from error
+        try:
+            yield root
+        finally:
+            os.close(root)
+
+    @contextmanager
+    def open_beneath(self, path: str) -> Generator[int, None, None]:
+        """Open a regular file for reading. Blocks, if the file system does.
+
+        `path` is relative, or absolute and inside. Raises WorkspaceError.
+        """
+        relative = self._relative(path)
+        with self.open_root() as root, ExitStack() as stack:
+            try:
+                fd = _open_below(root, relative)
+            except OSError as error:
+                raise _explain(error, path) from error
+            stack.callback(os.close, fd)
+            mode = os.fstat(fd).st_mode
+            if not stat.S_ISREG(mode):
+                kind = KINDS.get(stat.S_IFMT(mode))
+                raise NotAFile(path, kind and f"is {kind}, not a file")
+            yield fd
+
+    def _relative(self, path: str) -> str:
+        """Make the path relative by its text alone; the kernel judges what remains."""
+        if not _is_a_path(path):
+            raise FileMissing(path)
+        if not path.startswith("/"):
+            return path
+        for root in (self.path.absolute(), self.path.resolve()):
+            if Path(path).is_relative_to(root):
+                return str(Path(path).relative_to(root))
+        raise OutsideWorkspace(path)
+
+
+def _is_a_path(path: str) -> bool:
+    try:
+        return path != "" and b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+
+
+def _open_below(root: int, path: str) -> int:
+    """Open a file beneath a directory. Raises OSError; EXDEV and ELOOP for the way out."""
+    if not sys.platform.startswith("linux"):
+        return open_without_links(root, path)
+    try:
+        return _openat2(root, path)
+    except OSError as error:
+        # ENOSYS: older than Linux 5.6; EPERM: a container that knows it not
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+    return open_without_links(root, path)
+
+
+def _openat2(root: int, path: str) -> int:
+    how = OPEN_HOW.pack(FILE, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for _ in range(TRIES):
+        fd: int = libc.syscall(SYS_OPENAT2, root, os.fsencode(path), how, ctypes.c_size_t(len(how)))
+        if fd >= 0:
+            return fd
+        if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
+            break
+    raise OSError(ctypes.get_errno(), "openat2")
+
+
+def open_without_links(root: int, path: str) -> int:
+    """Open a file component by component, following no symbolic link.
+
+    `..` goes back to the directory that was come from, and not above `root`. Raises OSError.
+    """
+    *folders, name = [part for part in path.split("/") if part not in ("", ".")] or ["."]
+    if name == "..":
+        folders, name = [*folders, name], "."
+    with ExitStack() as stack:
+        way = [root]
+        for folder in folders:
+            if folder != "..":
+                way.append(os.open(folder, DIRECTORY | os.O_NOFOLLOW, dir_fd=way[-1]))
+                stack.callback(os.close, way[-1])
+            elif len(way) > 1:
+                way.pop()
+            else:
+                raise OSError(errno.EXDEV, "above the root")
+        return os.open(name, FILE | os.O_NOFOLLOW, dir_fd=way[-1])
+
+
+def _explain(error: OSError, path: str) -> WorkspaceError:
+    match error.errno:
+        case errno.EXDEV:
+            return OutsideWorkspace(path)
+        case errno.ELOOP:
+            return OutsideWorkspace(path, "leads through a link that is not followed")
+        case errno.ENOENT:
+            return FileMissing(path)
+        case errno.ENOTDIR:
+            return FileMissing(path, "leads through something that is no directory")
+        case errno.EISDIR:
+            return NotAFile(path, "is a directory, not a file")
+        case errno.ENXIO | errno.ENODEV:  # a socket, or a device without a driver
+            return NotAFile(path)
+        case errno.EACCES | errno.EPERM:
+            return FileUnreadable(path, "may not be read")
+        case _:
+            return FileUnreadable(path, f"cannot be opened: {os.strerror(error.errno or 0)}")
