@@ -65,7 +65,7 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the client until it goes."""
-        self.transport.on_due(self._outbox.wake)
+        self.transport.on_due(self._outbox.wake_transport)
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._write)

@@ -32,6 +32,7 @@ class Outbox:
     overflown: bool = False
     _control: deque[bytes] = field(default_factory=deque[bytes])
     _control_bytes: int = 0
+    _transport_is_due: bool = False
     _due: trio.Event = field(default_factory=trio.Event)
     _idle: trio.Event = field(default_factory=trio.Event)
 
@@ -40,6 +41,11 @@ class Outbox:
         self._due.set()
         if self._idle.is_set():
             self._idle = trio.Event()
+
+    def wake_transport(self) -> None:
+        """The transport has something of its own to write: a pong, the end of a conversation."""
+        self._transport_is_due = True
+        self.wake()
 
     def put(self, frames: Sequence[bytes]) -> None:
         """Add control frames."""
@@ -67,7 +73,8 @@ class Outbox:
                         self._due.set()
                         return out
                     await self._fetch_entries(attachment, out)
-            if out:
+            if out or self._transport_is_due:
+                self._transport_is_due = False
                 self._due.set()  # look again after this write: more may be there
                 return out
             self._idle.set()
