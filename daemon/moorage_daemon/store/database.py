@@ -138,13 +138,14 @@ def open_writable(path: Path, *, alone: bool = False) -> Connection:
     def prepare(connection: Connection) -> None:
         if alone:
             connection.pragma("locking_mode", "exclusive")
+        shape = stored_shape(connection)  # before anything is changed in a file of someone else
         mode = connection.pragma("journal_mode", "wal")
         if mode != "wal":
             raise StoreBroken(f"{path} allows no write-ahead log, only journal mode {mode}")
         connection.pragma("synchronous", "full")
         connection.pragma("wal_autocheckpoint", 0)
         connection.pragma("journal_size_limit", WAL_KEPT)
-        migrate(connection)
+        migrate(connection, shape)
 
     return _open(path, apsw.SQLITE_OPEN_READWRITE, prepare)
 
@@ -173,15 +174,8 @@ def _open(path: Path, flags: int, prepare: Callable[[Connection], None]) -> Conn
     return connection
 
 
-def migrate(connection: Connection) -> None:
-    """Bring the file to the shape that this version knows, one transaction for each step."""
-    path = connection.filename
-    stored = stored_shape(connection)
-    if stored > len(MIGRATIONS):
-        raise StoreBroken(
-            f"{path} was written by a newer version: its schema is {stored}, "
-            f"this version knows {len(MIGRATIONS)}"
-        )
+def migrate(connection: Connection, stored: int) -> None:
+    """Bring the file from its shape to the one that this version knows, each step at once."""
     for number, script in enumerate(MIGRATIONS[stored:], stored + 1):
         connection.execute("begin immediate")
         connection.execute(script)
@@ -190,12 +184,21 @@ def migrate(connection: Connection) -> None:
 
 
 def stored_shape(connection: Connection) -> int:
-    """The number of migrations that the file has seen; 0 for an empty one."""
+    """The number of migrations that the file has seen, 0 for an empty one.
+
+    Raises `StoreBroken` for a file that is none of ours or of a newer version.
+    """
     tables = {name for (name,) in connection.execute("select name from sqlite_schema")}
     if not tables:
         return 0
+    stored: object = None
     if {"meta", "session", "entry"} <= tables:
-        schema = connection.execute("select value from meta where key = 'schema'").get
-        if isinstance(schema, int):
-            return schema
-    raise StoreBroken(f"{connection.filename} is a database of something else")
+        stored = connection.execute("select value from meta where key = 'schema'").get
+    if not isinstance(stored, int):
+        raise StoreBroken(f"{connection.filename} is a database of something else")
+    if stored > len(MIGRATIONS):
+        raise StoreBroken(
+            f"{connection.filename} was written by a newer version: its schema is {stored}, "
+            f"this version knows {len(MIGRATIONS)}"
+        )
+    return stored

@@ -156,7 +156,7 @@ class SqliteStore:
 
     def _best_writer(self) -> Writer:
         """The file open for writing, on a full disk by whatever means are left."""
-        claim(self._path)
+        self._path = claim(self._path)
         self._is_alone = False
         try:
             return Writer(open_writable(self._path))

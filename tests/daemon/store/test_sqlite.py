@@ -1,0 +1,283 @@
+"""The SQLite file: what outlives a process, and what is refused when it is opened."""
+
+import sqlite3
+import sys
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from subprocess import PIPE, Popen
+
+import pytest
+import trio
+
+from moorage_daemon.store.database import MIGRATIONS
+from moorage_daemon.store.model import SCHEMA
+from moorage_daemon.store.port import Change, StoreBroken, StoreUnreadable
+from moorage_daemon.store.sqlite import open_sqlite
+from tests.daemon.store.samples import a_head, all_entries, an_entry, creation, entries, seqs
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessions.db"
+
+
+@contextmanager
+def by_hand(path: Path) -> Generator[sqlite3.Connection]:
+    """The file as anybody with SQLite can change it."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        yield connection
+
+
+# ---- restarts
+
+
+async def test_a_restart_finds_everything(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.commit([creation("s1", 700), creation("s2")])
+        await store.commit([Change("s1", entries(701, 705), a_head("s1", title="t"))])
+        await store.delete("s2")
+
+    async with open_sqlite(path) as store:
+        stored = await store.load("s1")
+        assert stored is not None
+        assert (stored.head.title, stored.seq) == ("t", 705)
+        assert await all_entries(store, "s1") == list(entries(1, 705))
+        assert len(await store.list()) == 1
+        await store.commit([Change("s1", entries(706, 706))])
+
+
+async def test_only_the_owner_may_read_the_files(path: Path) -> None:
+    path.touch(mode=0o644)
+    async with open_sqlite(path) as store:
+        await store.commit([creation("s1", 1)])
+        await store.load("s1")
+
+        modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+
+    assert modes == {
+        "sessions.db": 0o600,
+        "sessions.db-wal": 0o600,
+        "sessions.db-shm": 0o600,
+        "reserve": 0o600,
+    }
+
+
+async def test_a_closed_store_leaves_no_log_beside_its_file(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.commit([creation("s1", 1)])
+
+    assert {file.name for file in path.parent.iterdir()} == {"sessions.db", "reserve"}
+
+
+WRITES_UNTIL_KILLED = """
+import sys
+from pathlib import Path
+import trio
+from moorage_daemon.store.port import Change
+from moorage_daemon.store.sqlite import open_sqlite
+from tests.daemon.store.samples import a_head, creation, entries
+
+async def main():
+    async with open_sqlite(Path(sys.argv[1])) as store:
+        seq = await store.tip("s1")
+        if seq is None:
+            await store.commit([creation("s1"), creation("s2")])
+            seq = 0
+        while True:
+            seq += 1
+            same = entries(seq, seq, b"x" * (seq * 37 % 3000))
+            await store.commit([Change("s1", same, a_head("s1", title=f"{seq}")),
+                                Change("s2", same)])
+            sys.stdout.buffer.write(b"%d\\n" % seq)
+            sys.stdout.buffer.flush()
+
+trio.run(main)
+"""
+
+
+async def test_killing_the_process_takes_no_acknowledged_entry(path: Path) -> None:
+    for acks in (1, 40, 3, 150, 17):
+        acked = await trio.to_thread.run_sync(killed_after, path, acks)
+        async with open_sqlite(path) as store:
+            stored = await store.load("s1")
+            assert stored is not None
+            assert stored.seq >= acked
+            assert stored.head.title == f"{stored.seq}"
+            assert await store.tip("s2") == stored.seq  # of one commit, all or nothing
+            found = await all_entries(store, "s1")
+            assert seqs(found) == list(range(1, stored.seq + 1))
+
+
+def killed_after(path: Path, acks: int) -> int:
+    """Kill a writing process after so many acks; return the last that it gave."""
+    with Popen([sys.executable, "-c", WRITES_UNTIL_KILLED, str(path)], stdout=PIPE) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(acks)]
+        process.kill()
+        lines += [line for line in process.stdout if line.endswith(b"\n")]
+    return int(lines[-1])
+
+
+# ---- files that are refused
+
+
+async def refused(path: Path) -> str:
+    """Why the file cannot be opened."""
+    with pytest.RaisesGroup(pytest.RaisesExc(StoreBroken)) as caught:
+        async with trio.open_nursery(strict_exception_groups=True), open_sqlite(path):
+            pass
+    return str(caught.value.exceptions[0])
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.commit([creation("s1", 1)])
+    with by_hand(path) as database:
+        database.execute("update meta set value = ? where key = 'schema'", (len(MIGRATIONS) + 1,))
+    content = path.read_bytes()
+
+    reason = await refused(path)
+
+    assert "newer version: its schema is 2, this version knows 1" in reason
+    assert path.read_bytes() == content
+
+
+async def test_a_symbolic_link_is_refused(path: Path) -> None:
+    elsewhere = path.with_name("elsewhere.db")
+    elsewhere.touch()
+    path.symlink_to(elsewhere)
+
+    assert "symbolic link" in await refused(path)
+    assert elsewhere.read_bytes() == b""
+
+
+async def test_a_directory_that_is_a_link_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+
+    async with open_sqlite(tmp_path / "link" / "sessions.db") as store:
+        await store.commit([creation("s1")])
+
+    assert (tmp_path / "real" / "sessions.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"not a database, but long enough to look at. " * 50, "not a database"),
+        (b"SQLite format 3\x00" + b"\xff" * 9000, "not a database"),
+    ],
+    ids=["text", "header"],
+)
+async def test_a_file_of_something_else_is_refused_and_left_alone(
+    path: Path, content: bytes, why: str
+) -> None:
+    path.write_bytes(content)
+
+    reason = await refused(path)
+
+    assert why in reason
+    assert str(path) in reason
+    assert path.read_bytes() == content
+
+
+async def test_a_database_of_something_else_is_refused_and_left_alone(path: Path) -> None:
+    with by_hand(path) as database:
+        database.execute("create table session (cookie text)")
+    content = path.read_bytes()
+
+    assert "something else" in await refused(path)
+    assert path.read_bytes() == content
+
+
+async def test_a_missing_directory_and_a_directory_as_file_are_refused(tmp_path: Path) -> None:
+    assert "No such file" in await refused(tmp_path / "missing" / "sessions.db")
+    assert "Is a directory" in await refused(tmp_path)
+
+
+# ---- damage
+
+
+async def test_a_head_that_cannot_be_read_concerns_its_session_alone(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_sqlite(path) as store:
+        await store.commit([creation("s1", 1), creation("s2", 2), creation("s3", 3)])
+    with by_hand(path) as database:
+        database.execute("update session set head = ? where id = 's2'", (b'{"id": "s2", "m',))
+
+    async with open_sqlite(path) as store:
+        assert [stored.head.id for stored in await store.list()] == ["s1", "s3"]
+        assert "session s2: its head cannot be read" in caplog.text
+        with pytest.raises(StoreUnreadable) as caught:
+            await store.load("s2")
+        assert caught.value.session == "s2"
+        with pytest.raises(StoreUnreadable):
+            await store.commit([Change("s2", entries(3, 3))])
+        assert seqs(await store.entries("s2")) == [1, 2]
+        await store.commit([Change("s1", entries(2, 2))])
+
+
+async def test_a_head_with_fields_of_tomorrow_is_listed_and_kept(path: Path) -> None:
+    head = (
+        b'{"id":"s1","principal":"p","owner":"o","agent":"a","mode":"code","cwd":"/",'
+        b'"created_at":1,"updated_at":2,"schema":9,"tomorrow":{"x":1}}'
+    )
+    async with open_sqlite(path):
+        pass
+    with by_hand(path) as database:
+        database.execute("insert into session values ('s1', ?)", (head,))
+
+    async with open_sqlite(path) as store:
+        (stored,) = await store.list()
+
+    assert stored.head.schema == 9 > SCHEMA
+    with by_hand(path) as database:
+        assert database.execute("select head from session").fetchone() == (head,)
+
+
+async def test_a_damaged_page_concerns_the_sessions_on_it(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.commit([creation("s1"), creation("s2")])
+        await store.commit([Change("s1", entries(1, 100, b"a" * 200))])
+        await store.commit([Change("s2", entries(1, 100, b"b" * 200))])
+    content = path.read_bytes()
+    pages = [content[start : start + 4096] for start in range(0, len(content), 4096)]
+    number = next(n for n, page in enumerate(pages) if b"a" * 200 in page and b"b" not in page)
+    pages[number] = b"\xa5" * 4096
+    path.write_bytes(b"".join(pages))
+
+    async with open_sqlite(path) as store:
+        with pytest.raises(StoreUnreadable, match="damaged") as caught:
+            await all_entries(store, "s1")
+        assert caught.value.session == "s1"
+        assert len(await all_entries(store, "s2")) == 100
+        await store.commit([Change("s2", entries(101, 101)), creation("s3", 1)])
+
+
+async def test_a_trimmed_log_says_that_earlier_entries_are_gone(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.commit([creation("s1", 9)])
+    with by_hand(path) as database:
+        database.execute("delete from entry where seq <= 4")
+
+    async with open_sqlite(path) as store:
+        page = await store.entries("s1", 2)
+        assert (seqs(page), page.gap) == ([5, 6, 7, 8, 9], True)
+        assert (await store.entries("s1", 2, kinds=frozenset({"none"}))).gap
+        assert not (await store.entries("s1", 4)).gap
+
+
+# ---- the write-ahead log
+
+
+async def test_the_log_beside_the_file_stays_bounded(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.commit([creation("s1")])
+        for seq in range(1, 65):
+            await store.commit([Change("s1", (an_entry(seq, bytes(2**19)),))])
+            cut = await store.entries("s1", limit=1)  # a cursor left open would pin the log
+            assert len(cut.entries) == 1
+
+        assert path.with_name("sessions.db-wal").stat().st_size < 16 * 2**20
