@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 import trio
 
-from moorage_daemon.log.log import CONTROL_KINDS, Log
+from moorage_daemon.log.log import CONTROL_KINDS, Log, Urgency
 from moorage_daemon.store.port import Change, Page, Store, StoreError, StoreFull
 
 
 logger = logging.getLogger(__name__)
 
 ROOM_FOR_ALL = 8 * 2**20  # bytes of all sessions that may wait for the disk before agents do
+BATCH = 2**19  # bytes of output in one commit: more would keep those waiting who wait for the next
 RETRY_FULL = 0.25  # seconds between attempts while the disk is full
 READ_ENTRIES = 1000  # rows of one page: bounded beside its bytes
 
@@ -50,6 +51,7 @@ class Committer:
         self.full = False
         self._patience = patience
         self._dirty: dict[Log, int] = {}
+        self._awaited: dict[Log, None] = {}
         self._waiting_bytes = 0
         self._control_waits = False
         self._work = trio.Event()
@@ -59,11 +61,13 @@ class Committer:
 
     # ---- for logs
 
-    def submit(self, log: Log, size: int, *, control: bool) -> None:
+    def submit(self, log: Log, size: int, urgency: Urgency) -> None:
         """The log has something new to write."""
         self._dirty[log] = self._dirty.get(log, 0) + size
         self._waiting_bytes += size
-        self._control_waits |= control
+        if urgency is not Urgency.STREAMED:
+            self._awaited[log] = None
+            self._control_waits |= urgency is Urgency.CONTROL
         self._work.set()
 
     def has_room(self) -> bool:
@@ -115,8 +119,19 @@ class Committer:
             self._work.set()
 
     def _take(self) -> list[_Part]:
-        parts = [_Part(log, log.take(), size) for log, size in self._dirty.items()]
-        self._dirty.clear()
+        """The next batch: what somebody waits for, then the rest in the order it came."""
+        parts: list[_Part] = []
+        room = BATCH
+        for log in [*self._awaited, *self._dirty]:
+            if room <= 0 and log not in self._awaited:
+                break
+            size = self._dirty.pop(log, None)
+            if size is not None:
+                parts.append(_Part(log, log.take(), size))
+                room -= size
+        self._awaited.clear()
+        if self._dirty:
+            self._work.set()
         return parts
 
     async def _write(self, batch: list[_Part]) -> None:

@@ -9,6 +9,7 @@ entries and no delay.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Protocol
 
 import msgspec
@@ -16,7 +17,7 @@ import trio
 
 from moorage_daemon.log.cursor import Cursor
 from moorage_daemon.log.told import Told
-from moorage_daemon.store.model import Entry, Head, Kind, encode_body
+from moorage_daemon.store.model import UPDATE_KINDS, Entry, Head, Kind, encode_body
 from moorage_daemon.store.port import Change, Page, Stored
 from moorage_protocol.errors import CursorExpired, StorageError
 
@@ -31,6 +32,14 @@ OnDurable = Callable[[StorageError | None], None]
 CONTROL_KINDS = frozenset({Kind.VERDICT, Kind.STATE, Kind.ANSWER, Kind.RESULT})
 
 
+class Urgency(IntEnum):
+    """How much depends on an entry becoming durable soon."""
+
+    STREAMED = 0  # output: the agent goes on meanwhile
+    AWAITED = 1  # a turn or a client waits for it
+    CONTROL = 2  # an end, or an answer: it may use the space kept in reserve
+
+
 class Writes(Protocol):
     """What a log needs of the committer."""
 
@@ -39,7 +48,7 @@ class Writes(Protocol):
         """Whether the disk has no room for more than verdicts."""
         ...
 
-    def submit(self, log: "Log", size: int, *, control: bool) -> None:
+    def submit(self, log: "Log", size: int, urgency: Urgency) -> None:
         """The log has something new to write."""
         ...
 
@@ -58,6 +67,12 @@ class Writes(Protocol):
     def now(self) -> float:
         """Seconds since 1970."""
         ...
+
+
+def _urgency(kind: Kind) -> Urgency:
+    if kind in CONTROL_KINDS:
+        return Urgency.CONTROL
+    return Urgency.STREAMED if kind in UPDATE_KINDS else Urgency.AWAITED
 
 
 @dataclass(slots=True)
@@ -139,7 +154,7 @@ class Log:
             return self.seq  # it will never be told
         encoded = body if isinstance(body, bytes) else encode_body(body)
         self._drafts.append(_Draft(self.seq, self.writes.now(), kind, generation, encoded, origin))
-        self._grown(len(encoded), control=kind in CONTROL_KINDS)
+        self._grown(len(encoded), _urgency(kind))
         return self.seq
 
     def append_text(self, update: str, text: str, message_id: str, generation: int) -> None:
@@ -156,7 +171,7 @@ class Log:
         ):
             last.pieces.append(text)
             last.length += len(text)
-            self._grown(len(text))
+            self._grown(len(text), Urgency.STREAMED)
             return
         for start in range(0, len(text), MAX_PIECE):
             self._new_text(update, text[start : start + MAX_PIECE], message_id, generation)
@@ -167,17 +182,17 @@ class Log:
         self._drafts.append(
             _Draft(self.seq, self.writes.now(), Kind.MESSAGE, generation, text=joinable)
         )
-        self._grown(len(text))
+        self._grown(len(text), Urgency.STREAMED)
 
     def write_head(self, head: Head) -> None:
         """Have the head written with the next commit."""
         self._head = head
         if not self.failed:
-            self._grown(0)
+            self._grown(0, Urgency.AWAITED)
 
-    def _grown(self, size: int, *, control: bool = False) -> None:
+    def _grown(self, size: int, urgency: Urgency) -> None:
         self._waiting_bytes += size
-        self.writes.submit(self, size, control=control)
+        self.writes.submit(self, size, urgency)
 
     async def room(self) -> None:
         """Wait until an agent may emit more; raises `StorageError` when it never can.

@@ -38,7 +38,7 @@ from moorage_protocol.moorage import Overrides
 A = TypeVar("A", bound=msgspec.Struct)
 
 SHOWN = 128 * 2**10  # characters of a tool's text in an update: escaped it fits one message
-BREATH = 32  # pieces of text after which a busy agent lets others run: well under a millisecond
+BREATH = 8  # pieces of text after which a busy agent lets others run: some 20 µs
 
 OPTIONS = [
     PermissionOption(option_id="allow", name="Allow", kind=PermissionKind.ALLOW_ONCE),
