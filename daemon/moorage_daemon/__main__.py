@@ -1,6 +1,7 @@
 """`mooraged`: the daemon's command line, its signals and its last words."""
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -33,6 +34,7 @@ it now.
 exit codes: 0 stopped as asked, 1 broken, 2 wrong usage or settings, 3 already running
 """
 
+COLLECT_AFTER = 50_000  # objects; a pause every few seconds under load, not every few ms
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -109,11 +111,18 @@ async def _serve(settings: Settings, state: StateDir) -> None:
         async with trio.open_nursery() as nursery:
             async with open_app(settings, state, abandon=partial(_leave, state)) as app:
                 async with open_listeners(app, settings, state):
+                    _spare_the_collector()
                     _announce(settings, state, app.websocket_port)
                     await anext(signals)
                     logging.getLogger(__name__).info("stopping")
                     nursery.start_soon(_leave_at_second_signal, signals, state)
             nursery.cancel_scope.cancel()
+
+
+def _spare_the_collector() -> None:
+    """What is there by now stays; looking through it again and again only costs latency."""
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
 
 
 def _announce(settings: Settings, state: StateDir, port: int | None) -> None:
