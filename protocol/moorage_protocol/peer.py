@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from moorage_protocol import jsonrpc
-from moorage_protocol.errors import RpcError, from_object
+from moorage_protocol.errors import ParseError, RpcError, from_object
 from moorage_protocol.jsonrpc import RequestId
 
 
@@ -46,7 +46,7 @@ class Dropped(msgspec.Struct, frozen=True):
     id: RequestId
 
 
-@dataclass
+@dataclass(slots=True)
 class Peer(Generic[T]):
     """Our half of a conversation.
 
@@ -81,7 +81,7 @@ class Peer(Generic[T]):
         try:
             message = jsonrpc.decode(frame)
         except RpcError as error:
-            return Fault(jsonrpc.encode_error(jsonrpc.id_of(frame), error), error.message)
+            return Fault(jsonrpc.encode_error(_id_for(error, frame), error), error.message)
         match message:
             case jsonrpc.Response():
                 return self._answer(message.id, message.result)
@@ -100,3 +100,8 @@ class Peer(Generic[T]):
         tokens = list(self._open.values())
         self._open.clear()
         return tokens
+
+
+def _id_for(error: RpcError, frame: bytes) -> RequestId:
+    """Nothing in a frame that is no JSON is believed, an id that could be made out neither."""
+    return None if isinstance(error, ParseError) else jsonrpc.id_of(frame)

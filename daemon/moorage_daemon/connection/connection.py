@@ -46,7 +46,7 @@ LINGER = 1.0  # seconds in which a client that stopped sending still gets its an
 Work = trio.CancelScope | tuple[Session, Turn]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Connection:
     """One client. `identity` is a stranger's until it has said `initialize`."""
 
@@ -58,7 +58,7 @@ class Connection:
     _peer: Peer[Asked] = field(default_factory=lambda: Peer(secrets.randbelow(2**48)))
     _open: dict[RequestId, Work] = field(default_factory=dict[RequestId, Work])
     _waiting: int = 0
-    _answered: trio.Event = field(default_factory=trio.Event)
+    _answered: trio.Event | None = None
     _nursery: trio.Nursery | None = None
 
     # ---- life
@@ -79,6 +79,7 @@ class Connection:
 
     async def _finish(self) -> None:
         while self._waiting:
+            self._answered = trio.Event()
             await self._answered.wait()
         await self._outbox.drained()
 
@@ -220,8 +221,8 @@ class Connection:
         finally:
             self._waiting -= 1
             self._open.pop(request_id, None)
-            answered, self._answered = self._answered, trio.Event()
-            answered.set()
+            if self._answered is not None:
+                self._answered.set()
         if not silent:
             self._answer(request_id, outcome)
 

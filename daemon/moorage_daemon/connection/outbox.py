@@ -5,7 +5,6 @@ a share of bytes each: a client that follows a busy session still gets its answe
 control frames are buffered, within bounds; entries stay in their logs until they are written.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -24,13 +23,13 @@ class Overflow(Exception):
     """The client takes its answers too slowly; the connection has to end."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Outbox:
     """Filled from anywhere, emptied by the connection's one writer task."""
 
     attachments: dict[str, Attachment] = field(default_factory=dict[str, Attachment])
     overflown: bool = False
-    _control: deque[bytes] = field(default_factory=deque[bytes])
+    _control: list[bytes] = field(default_factory=list[bytes])
     _control_bytes: int = 0
     _transport_is_due: bool = False
     _due: trio.Event = field(default_factory=trio.Event)
@@ -81,8 +80,7 @@ class Outbox:
             await self._due.wait()
 
     def _take_control(self) -> list[bytes]:
-        out = list(self._control)
-        self._control.clear()
+        out, self._control = self._control, []
         self._control_bytes = 0
         return out
 
