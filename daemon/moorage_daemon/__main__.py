@@ -58,16 +58,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     _log_to_stderr(arguments.verbose)
     try:
         code = _run(arguments)
-    except (SettingsError, AppError) as error:
-        code = _complain(error, 2)
-    except AlreadyRunning as error:
-        code = _complain(error, 3)
-    except (StateDirError, StoreError, OSError) as error:
-        code = _complain(error, 1)
+    except Exception as error:  # noqa: BLE001 - the program's last words
+        code = _complain(_sole(error))
     sys.exit(code)
 
 
-def _complain(error: Exception, code: int) -> int:
+def _sole(error: Exception) -> Exception:
+    """The one error inside the groups that nurseries put around it."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _complain(error: Exception) -> int:
+    """Say in one line what a person can mend, and with all detail what is a bug; the exit code."""
+    match error:
+        case SettingsError() | AppError():
+            code = 2
+        case AlreadyRunning():
+            code = 3
+        case StateDirError() | StoreError() | OSError():
+            code = 1
+        case _:
+            logging.getLogger(__name__).critical("the daemon broke", exc_info=error)
+            return 1
     print(f"mooraged: {error}", file=sys.stderr)
     return code
 

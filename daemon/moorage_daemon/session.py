@@ -36,7 +36,14 @@ from moorage_daemon.turn.asks import Asks
 from moorage_daemon.turn.stage import TurnStage
 from moorage_daemon.turn.turn import Turn
 from moorage_daemon.turn.verdict import NOBODY, Abandoned, Raised, Request, judge
-from moorage_protocol.acp import Text, UserMessageChunk
+from moorage_protocol.acp import (
+    ConfigOption,
+    ConfigOptionUpdate,
+    Resource,
+    ResourceLink,
+    Text,
+    UserMessageChunk,
+)
 from moorage_protocol.errors import (
     Busy,
     InvalidParams,
@@ -293,14 +300,21 @@ class Session:
         agent = self.around.agent_named(self.head.agent)
         while self.turn is not None and self.stage is not None:
             turn = self.turn
-            verdict = await self.around.conductor.conduct(turn, self.stage, agent, self.log)
-            self._conclude(turn, verdict)
+            self._conclude(turn, await self._verdict_on(turn, self.stage, agent))
             try:
                 await self.log.until(turn.verdict_seq, patient=True)
             except StorageError:
                 logger.exception("a verdict cannot be written", extra={"session": self.id})
                 self._break_down()
             self._next()
+
+    async def _verdict_on(self, turn: Turn, stage: TurnStage, agent: Agent) -> VerdictBody:
+        """The verdict, whatever happens: a turn that nobody can judge has failed."""
+        try:
+            return await self.around.conductor.conduct(turn, stage, agent, self.log)
+        except Exception:  # the turn → verdict boundary
+            logger.exception("a turn could not be conducted", extra={"session": self.id})
+            return judge(Raised("internal"), NOBODY, turn.tool_calls)
 
     def _next(self) -> None:
         turn, self.turn, self.stage = self.turn, None, None
@@ -315,7 +329,8 @@ class Session:
         self._write_head(open_turns=tuple(g for g in self.head.open_turns if g != turn.generation))
         seq = self.log.append(Kind.VERDICT, verdict, generation=turn.generation)
         turn.conclude(verdict, seq)
-        if self.ends is not None and not self.queue:
+        is_last = not self.queue and self.turn in (None, turn)
+        if self.ends is not None and is_last:
             self.log.end_readers(seq)
 
     def _conclude_queued(self, turn: Turn) -> None:
@@ -440,11 +455,15 @@ class Session:
 
     # ---- settings of the session
 
-    def configure(self, overrides: Overrides, by: str) -> int:
-        """Set the overrides; gives the entry that records it. A running turn keeps its own."""
+    def configure(self, overrides: Overrides, options: list[ConfigOption], by: str) -> int:
+        """Set the overrides; gives the entry that tells of it. A running turn keeps its own.
+
+        `options` are the same in the form that clients show.
+        """
         self._must_be_writable()
         self._write_head(overrides=overrides)
-        return self.log.append(Kind.OVERRIDE, OverrideBody(overrides, by))
+        self.log.append(Kind.OVERRIDE, OverrideBody(overrides, by))
+        return self.log.append(Kind.UPDATE, encode(ConfigOptionUpdate(config_options=options)))
 
     def _must_be_writable(self) -> None:
         if self.head.life is Life.KILLED:
@@ -506,12 +525,18 @@ _PIECE = 768 * 2**10  # bytes of one block in a message that stays under 1 MiB
 
 
 def _split(block: msgspec.Raw, message: str) -> list[bytes]:
-    try:
-        text = msgspec.json.decode(block, type=Text).text
-    except msgspec.ValidationError:
-        return []  # an image or file too long for a client to take; the agent had it
+    """A long text in pieces; of a long file the link, as no client takes it in one message."""
+    found = msgspec.json.decode(block, type=Text | Resource)
+    if isinstance(found, Resource):
+        uri = msgspec.json.decode(found.resource, type=_Named).uri
+        link = ResourceLink(uri=uri, name=uri, size=len(bytes(block)))
+        return [encode(UserMessageChunk(content=link, message_id=message))]
     step = _PIECE // 6  # a character escapes to at most six bytes
     return [
-        encode(UserMessageChunk(content=Text(text=text[at : at + step]), message_id=message))
-        for at in range(0, len(text), step)
+        encode(UserMessageChunk(content=Text(text=found.text[at : at + step]), message_id=message))
+        for at in range(0, len(found.text), step)
     ]
+
+
+class _Named(msgspec.Struct, frozen=True):
+    uri: str = ""

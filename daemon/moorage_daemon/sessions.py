@@ -18,7 +18,7 @@ from moorage_daemon.log.log import Log
 from moorage_daemon.session import Killed, Session, Surroundings
 from moorage_daemon.store.model import Head, Kind, Life, StateBody
 from moorage_daemon.store.port import Stored
-from moorage_protocol.errors import NotFound, RpcError, StorageError
+from moorage_protocol.errors import NotFound, RpcError, SessionState, StorageError
 from moorage_protocol.moorage import Access, Cause, DetachReason, LiveRow, Mode, Overrides, State
 
 
@@ -48,6 +48,7 @@ class Sessions:
     committer: Committer
     live: dict[str, Session] = field(default_factory=dict[str, Session])
     parked: dict[str, Stored] = field(default_factory=dict[str, Stored])
+    stopping: bool = False
 
     # ---- finding
 
@@ -90,6 +91,8 @@ class Sessions:
     def _open(self, stored: Stored, *, is_new: bool) -> Session:
         log = Log(stored, self.committer, is_new=is_new)
         session = Session(stored.head, log, self.around)
+        if self.stopping:
+            session.ends = DetachReason.SHUTDOWN
         self.live[stored.head.id] = session
         return session
 
@@ -100,6 +103,8 @@ class Sessions:
 
         Raises `StorageError` while nothing can be written.
         """
+        if self.stopping:
+            raise SessionState("The daemon is stopping")
         if self.committer.full:
             raise StorageError
         now = self.committer.now()
@@ -162,6 +167,7 @@ class Sessions:
 
     async def drain(self) -> None:
         """The daemon stops: every turn is cancelled and has its verdict, everybody is detached."""
+        self.stopping = True
         async with trio.open_nursery() as nursery:
             for session in [*self.live.values()]:
                 nursery.start_soon(self._drain_one, session)

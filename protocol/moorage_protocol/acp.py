@@ -263,6 +263,10 @@ class ConfigOption(Shape, frozen=True, tag_field="type", tag="select"):
     description: str | None = None
 
 
+class SetConfigOptionResult(Shape, frozen=True, omit_defaults=False):
+    config_options: list[ConfigOption]
+
+
 class SessionParams(Shape, frozen=True):
     """Params that name one session and no more."""
 

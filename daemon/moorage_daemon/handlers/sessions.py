@@ -1,15 +1,16 @@
-"""Sessions as a client sees them: new, load, resume, list, close, delete, configure, kill."""
+"""Sessions as a client sees them: new, load, resume, list, close, delete, kill."""
 
 import base64
 import binascii
 import math
 import os.path
 from datetime import UTC, datetime
+from itertools import islice
 
-import msgspec
 from msgspec import UNSET
 
 from moorage_daemon.handlers.options import config_options
+from moorage_daemon.handlers.overrides import patched
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, Peer
 from moorage_daemon.identity import Verb, is_id
 from moorage_daemon.log.render import snapshot_message
@@ -29,8 +30,6 @@ from moorage_protocol.errors import InvalidParams, MethodNotFound, NotFound
 from moorage_protocol.moorage import (
     Access,
     Cause,
-    ConfigureParams,
-    ConfigureResult,
     KillParams,
     KillResult,
     ListResult,
@@ -44,14 +43,12 @@ from moorage_protocol.moorage import (
     NewResult,
     NewResultMeta,
     Overrides,
-    OverridesPatch,
     SessionInfo,
 )
 
 
+MAX_ROWS = 1000  # of live sessions in one answer, the newest
 PAGE = 100  # sessions in one answer to session/list
-MAX_NAME = 200  # characters of a model or provider name
-MAX_TEMPERATURE = 2.0
 
 
 def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
@@ -187,7 +184,7 @@ def live(desk: Desk, peer: Peer, params: LiveParams) -> Answer:
     rows = desk.sessions.rows(
         lambda head: head.id in desk.sessions.live and (params.all or head.principal == mine)
     )
-    return Now(LiveResult(sessions=list(rows)))
+    return Now(LiveResult(sessions=list(islice(rows, MAX_ROWS))))
 
 
 # ---- ending
@@ -239,42 +236,3 @@ def kill(desk: Desk, peer: Peer, params: KillParams) -> Answer:
         )
 
     return Later(work)
-
-
-# ---- overrides
-
-
-def configure(desk: Desk, peer: Peer, params: ConfigureParams) -> Answer:
-    """Change the overrides, all of them or none; answered when that is durable."""
-    session = _find(desk, peer, params.session_id, Verb.ACT)
-    overrides = patched(session.head.overrides, params.overrides, desk.providers)
-    applies = "next_turn" if session.is_busy else "now"
-    seq = session.configure(overrides, peer.identity.tui)
-    options = config_options(overrides, desk.providers)
-    result = ConfigureResult(overrides=overrides, applies=applies, config_options=options)
-    return AtSeq(session.log, seq, result)
-
-
-def patched(old: Overrides, patch: OverridesPatch, providers: tuple[str, ...]) -> Overrides:
-    """The overrides after a patch; raises `InvalidParams` and changes nothing if it is invalid.
-
-    A provider without a model clears the model: the old name means nothing to the new provider.
-    """
-    _check_patch(patch, providers)
-    changes = {
-        name: value
-        for name in patch.__struct_fields__
-        if (value := getattr(patch, name)) is not UNSET
-    }
-    if "model_provider" in changes and changes["model_provider"] != old.model_provider:
-        changes.setdefault("model", None)
-    return msgspec.structs.replace(old, **changes)
-
-
-def _check_patch(patch: OverridesPatch, providers: tuple[str, ...]) -> None:
-    if isinstance(patch.model, str) and not 1 <= len(patch.model) <= MAX_NAME:
-        raise InvalidParams(f"Invalid params: model must have 1 to {MAX_NAME} characters")
-    if isinstance(patch.model_provider, str) and patch.model_provider not in providers:
-        raise InvalidParams("Invalid params: model_provider is not configured")
-    if isinstance(patch.temperature, float) and not 0 <= patch.temperature <= MAX_TEMPERATURE:
-        raise InvalidParams("Invalid params: temperature must be from 0 to 2")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from moorage_daemon.handlers import logs, permissions, sessions, starting, turns
+from moorage_daemon.handlers import logs, overrides, permissions, sessions, starting, turns
 from moorage_daemon.handlers.port import Method
 from moorage_protocol.acp import Empty, ListParams, LoadParams, SessionParams
 from moorage_protocol.moorage import (
@@ -32,10 +32,13 @@ METHODS: dict[str, Method[Any]] = {
     "session/delete": Method(SessionParams, sessions.delete),
     "session/prompt": Method(PromptParams, turns.prompt),
     "session/cancel": Method(CancelParams, turns.cancel),
+    "session/set_config_option": Method(
+        overrides.SetConfigOptionParams, overrides.set_config_option
+    ),
     "session/kill": Method(KillParams, sessions.kill),
-    "session/configure": Method(ConfigureParams, sessions.configure),
+    "session/configure": Method(ConfigureParams, overrides.configure),
     "_moorage/session/kill": Method(KillParams, sessions.kill),
-    "_moorage/session/configure": Method(ConfigureParams, sessions.configure),
+    "_moorage/session/configure": Method(ConfigureParams, overrides.configure),
     "_moorage/session/attach": Method(AttachParams, logs.attach),
     "_moorage/session/detach": Method(SessionParams, logs.detach),
     "_moorage/session/entries": Method(EntriesParams, logs.entries),

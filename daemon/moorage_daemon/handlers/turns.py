@@ -44,6 +44,7 @@ from moorage_protocol.moorage import (
 MAX_PROMPT_ID = 128  # characters; a UUID has 36
 MAX_TURN_SECONDS = 7 * 86400.0  # a longer limit is a mistake of unit
 PAGE_LIMIT = 1000  # turns in one answer
+PAGE_BYTES = 512 * 2**10  # of records: the answer stays under 1 MiB
 
 
 class _Block(msgspec.Struct, frozen=True):
@@ -138,6 +139,7 @@ def prompt_answer(verdict: VerdictBody, generation: int) -> PromptResult | RpcEr
 
 async def _answer_again(session: Session, generation: int) -> AtSeq:
     """The answer that a known prompt got, from the verdict in the log."""
+    await session.log.until(session.log.seq)
     after = 0
     while True:
         page = await session.around.store.entries(session.id, after, kinds=_VERDICTS)
@@ -193,6 +195,12 @@ def turns(desk: Desk, peer: Peer, params: TurnsParams) -> Answer:
 async def _records(session: Session, params: TurnsParams) -> TurnsResult:
     store = session.around.store
     records = await turn_records(store, session.id, after=params.after, limit=params.limit + 1)
-    more = len(records) > params.limit
-    shown: list[TurnRecord] = records[: params.limit]
+    shown: list[TurnRecord] = []
+    room = PAGE_BYTES
+    for record in records[: params.limit]:
+        room -= len(msgspec.json.encode(record))
+        if room < 0 and shown:
+            break
+        shown.append(record)
+    more = len(shown) < len(records)
     return TurnsResult(turns=shown, next=shown[-1].generation if more else None)

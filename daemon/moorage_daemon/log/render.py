@@ -5,11 +5,10 @@ clients that advertised moorage, as `_moorage/session/entry`; so those get a mes
 number, and the others get exactly what the Agent Client Protocol knows.
 """
 
-from typing import Literal
-
 import msgspec
+from msgspec.structs import replace
 
-from moorage_daemon.store.model import UPDATE_KINDS, Entry
+from moorage_daemon.store.model import UPDATE_KINDS, Entry, Kind, PromptBody
 from moorage_protocol.acp import Meta, Shape
 from moorage_protocol.jsonrpc import encode, encode_notification
 from moorage_protocol.moorage import EntryMark
@@ -25,7 +24,7 @@ _prefix = b'{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"%b
 _suffix = b',"_meta":{"moorage":{"seq":%d}}}}'
 _suffix_of_turn = b',"_meta":{"moorage":{"seq":%d,"generation":%d}}}}'
 
-View = Literal["plain", "moorage"]
+LONG_PROMPT = 256 * 2**10  # bytes of an admission; its turn has the prompt as messages
 
 
 def update_message(session_id: str, entry: Entry) -> bytes:
@@ -60,12 +59,21 @@ def entry_object(entry: Entry) -> msgspec.Raw:
 
 def entry_fields(entry: Entry, *, at: bool = False) -> bytes:
     """`{seq, at?, generation?, kind, …}` with the body's fields, or the body under `update`."""
+    body = _fitting(entry)
     stamp = b'"at":%b,' % encode(entry.at) if at else b""
     turn = b'"generation":%d,' % entry.generation if entry.generation is not None else b""
     start = b'{"seq":%d,%b%b"kind":%b' % (entry.seq, stamp, turn, encode(entry.kind))
     if entry.kind in UPDATE_KINDS:
-        return start + b',"update":' + entry.body + b"}"
-    return start + (b"," + entry.body[1:] if len(entry.body) > 2 else b"}")
+        return start + b',"update":' + body + b"}"
+    return start + (b"," + body[1:] if len(body) > 2 else b"}")
+
+
+def _fitting(entry: Entry) -> bytes:
+    """The body as it fits a message: the blocks of a long waiting prompt stay behind."""
+    if entry.kind == Kind.PROMPT and len(entry.body) > LONG_PROMPT:
+        body = msgspec.json.decode(entry.body, type=PromptBody)
+        return encode(replace(body, content=None))
+    return entry.body
 
 
 def message_for(session_id: str, entry: Entry, *, moorage: bool, own: bool) -> bytes | None:

@@ -38,6 +38,7 @@ from moorage_protocol.moorage import Overrides
 A = TypeVar("A", bound=msgspec.Struct)
 
 SHOWN = 128 * 2**10  # characters of a tool's text in an update: escaped it fits one message
+MAX_ARGUMENTS = 128 * 2**10  # bytes; a longer argument no program can be given
 BREATH = 8  # pieces of text after which a busy agent lets others run: some 20 µs
 
 OPTIONS = [
@@ -204,6 +205,9 @@ class TurnStage:
 
     async def call(self, tool: Tool[A], arguments: A) -> Report:
         """Call a tool through the gate."""
+        given = encode(arguments)
+        if len(given) > MAX_ARGUMENTS:
+            return Report(f"{tool.name} takes at most {MAX_ARGUMENTS} bytes.", ok=False)
         call = self._open_call(tool.name)
         fields = ToolCallFields(
             tool_call_id=call.id,
@@ -212,7 +216,7 @@ class TurnStage:
             kind=tool.kind,
             status=ToolCallStatus.PENDING,
             locations=tool.locations(arguments, self.cwd) or None,
-            raw_input=msgspec.Raw(encode(arguments)),
+            raw_input=msgspec.Raw(given),
         )
         self._show(Kind.TOOL, _as_call(fields))
         await self._permit(call, tool, fields)

@@ -1,0 +1,99 @@
+"""The overrides of a session, in both their faces: exact values, and options to choose from."""
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from moorage_daemon.handlers.options import DEFAULT, config_options
+from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Peer
+from moorage_daemon.identity import Verb
+from moorage_daemon.session import Session
+from moorage_protocol.acp import ConfigOption, SessionParams, SetConfigOptionResult
+from moorage_protocol.errors import InvalidParams
+from moorage_protocol.moorage import (
+    ConfigureParams,
+    ConfigureResult,
+    Overrides,
+    OverridesPatch,
+)
+
+
+MAX_NAME = 200  # characters of a model or provider name
+MAX_TEMPERATURE = 2.0
+
+
+class SetConfigOptionParams(SessionParams, frozen=True):
+    """Params of `session/set_config_option`; all our options are selects."""
+
+    config_id: str
+    value: str
+
+
+def configure(desk: Desk, peer: Peer, params: ConfigureParams) -> Answer:
+    """Change the overrides, all of them or none; answered when that is durable."""
+    session = _find(desk, peer, params.session_id)
+    applies = "next_turn" if session.is_busy else "now"
+    seq, options = _apply(desk, peer, session, params.overrides)
+    result = ConfigureResult(
+        overrides=session.head.overrides, applies=applies, config_options=options
+    )
+    return AtSeq(session.log, seq, result)
+
+
+def set_config_option(desk: Desk, peer: Peer, params: SetConfigOptionParams) -> Answer:
+    """Choose a value of an option; answers with all options (Agent Client Protocol)."""
+    session = _find(desk, peer, params.session_id)
+    options = config_options(session.head.overrides, desk.providers)
+    option = next((option for option in options if option.id == params.config_id), None)
+    if option is None:
+        raise InvalidParams("Invalid params: configId")
+    if params.value not in {choice.value for choice in option.options}:
+        raise InvalidParams("Invalid params: value")
+    seq, now = _apply(desk, peer, session, _as_patch(option.id, params.value))
+    return AtSeq(session.log, seq, SetConfigOptionResult(config_options=now))
+
+
+def _as_patch(option: str, value: str) -> OverridesPatch:
+    chosen: Any = None if value == DEFAULT else value
+    if option == "temperature" and chosen is not None:
+        chosen = float(value)
+    return msgspec.structs.replace(OverridesPatch(), **{option: chosen})
+
+
+def _find(desk: Desk, peer: Peer, session_id: str) -> Session:
+    access = peer.access_to(session_id)
+    return desk.sessions.find(session_id, peer.identity.principal, Verb.ACT, access)
+
+
+def _apply(
+    desk: Desk, peer: Peer, session: Session, patch: OverridesPatch
+) -> tuple[int, list[ConfigOption]]:
+    overrides = patched(session.head.overrides, patch, desk.providers)
+    options = config_options(overrides, desk.providers)
+    return session.configure(overrides, options, peer.identity.tui), options
+
+
+def patched(old: Overrides, patch: OverridesPatch, providers: tuple[str, ...]) -> Overrides:
+    """The overrides after a patch; raises `InvalidParams` and changes nothing if it is invalid.
+
+    A provider without a model clears the model: the old name means nothing to the new provider.
+    """
+    _check_patch(patch, providers)
+    changes = {
+        name: value
+        for name in patch.__struct_fields__
+        if (value := getattr(patch, name)) is not UNSET
+    }
+    if "model_provider" in changes and changes["model_provider"] != old.model_provider:
+        changes.setdefault("model", None)
+    return msgspec.structs.replace(old, **changes)
+
+
+def _check_patch(patch: OverridesPatch, providers: tuple[str, ...]) -> None:
+    if isinstance(patch.model, str) and not 1 <= len(patch.model) <= MAX_NAME:
+        raise InvalidParams(f"Invalid params: model must have 1 to {MAX_NAME} characters")
+    if isinstance(patch.model_provider, str) and patch.model_provider not in providers:
+        raise InvalidParams("Invalid params: model_provider is not configured")
+    if isinstance(patch.temperature, float) and not 0 <= patch.temperature <= MAX_TEMPERATURE:
+        raise InvalidParams("Invalid params: temperature must be from 0 to 2")
