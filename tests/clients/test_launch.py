@@ -15,7 +15,11 @@ from tests.clients.fake_daemon import open_fake_daemon
 from tests.clients.stub_daemon import ANSWERS, FAILS, environment_with, starts
 
 
-CONNECT = "import sys; from moorage_clients.bridge import launch; launch.connect(sys.argv[1], sys.argv[2:])"
+CONNECT = """
+import sys
+from moorage_clients.bridge.launch import connect
+connect(sys.argv[1], sys.argv[2:])
+"""
 
 
 @pytest.fixture

@@ -1,0 +1,457 @@
+"""A client of the daemon: sessions, turns and their logs, as trio code wants them.
+
+    async with open_client(state_dir=default_state_dir(os.environ)) as client:
+        session = await client.new_session(os.getcwd())
+        async with client.prompt(session.session_id, "/plan") as turn:
+            async for message in turn:
+                print(message)
+        print(turn.result.stop_reason)
+
+One connection carries everything. Nothing is held without bound: while the messages of a session
+are not read, the connection is not read either, and answers that stand behind them wait. Whoever
+has no use for a session's messages any more leaves the block of its attachment or turn. (Over a
+WebSocket a client that stands still for longer than the daemon's pings allow, about 15 seconds, is
+taken for dead; `reattach` goes on where it stopped.)
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+import msgspec
+import trio
+
+from moorage_clients.attachment import Attachment
+from moorage_clients.connection import Connection, OnPermission
+from moorage_clients.errors import CannotConnect, ConnectionLost
+from moorage_clients.identity import Identity, IdentityFile
+from moorage_clients.links import open_link
+from moorage_clients.nursery import open_quiet_nursery
+from moorage_clients.turn import Turn
+from moorage_protocol import __version__
+from moorage_protocol.acp import (
+    PROTOCOL_VERSION,
+    ClientCapabilities,
+    ContentBlock,
+    Empty,
+    Implementation,
+    ListParams,
+    LoadParams,
+    Meta,
+    SessionParams,
+    Text,
+)
+from moorage_protocol.errors import NotPermitted, RpcError
+from moorage_protocol.jsonrpc import encode
+from moorage_protocol.moorage import (
+    Access,
+    CancelMeta,
+    CancelParams,
+    CancelResult,
+    ClientHello,
+    ConfigureParams,
+    ConfigureResult,
+    EntriesParams,
+    EntriesResult,
+    InitializeParams,
+    InitializeResult,
+    KillParams,
+    KillResult,
+    ListResult,
+    LiveParams,
+    LiveResult,
+    LoadResult,
+    Mode,
+    NewMeta,
+    NewParams,
+    NewResult,
+    OnBusy,
+    OverridesPatch,
+    PromptMeta,
+    PromptParams,
+    PromptResult,
+    RespondParams,
+    RespondResult,
+    Scope,
+    SessionInfo,
+    StatusResult,
+    TuisResult,
+    TurnsParams,
+    TurnsResult,
+    Welcome,
+    WithdrawParams,
+    WithdrawResult,
+)
+from moorage_protocol.rendezvous import read_daemon
+
+
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+
+CLOSE_PATIENCE = 3  # seconds for what was sent last to go out when a client ends
+
+
+@dataclass(eq=False)
+class Client:
+    """A conversation with one daemon, over one connection at a time.
+
+    All methods raise `ConnectionLost` when the connection is, and the `RpcError` that the daemon
+    answers: `NotFound` for a session that is unknown, killed or somebody else's.
+    """
+
+    address: str
+    nursery: trio.Nursery = field(repr=False)
+    token: str | None = field(repr=False)
+    name: str
+    identity_file: IdentityFile | None
+    on_permission: OnPermission | None
+    _identity: Identity | None = field(default=None, repr=False)
+    _connecting: trio.Lock = field(default_factory=trio.Lock)
+    _connection: Connection | None = None
+    _welcome: Welcome | None = field(default=None, repr=False)
+
+    # ---- the connection
+
+    @property
+    def connection(self) -> Connection:
+        """The present connection; it may be lost."""
+        if self._connection is None:
+            raise ConnectionLost("not connected")
+        return self._connection
+
+    @property
+    def welcome(self) -> Welcome:
+        """What the daemon said of itself and of us."""
+        if self._welcome is None:
+            raise ConnectionLost("not connected")
+        return self._welcome
+
+    async def reconnect(self) -> None:
+        """Connect again if the connection is lost; attachments then want their `reattach`.
+
+        Raises `CannotConnect`; the client stays usable, so try again.
+        """
+        async with self._connecting:
+            if self._connection is not None and self._connection.lost is None:
+                return
+            connection = await self.nursery.start(self._run)
+            assert isinstance(connection, Connection)
+            try:
+                self._welcome = await self._initialize(connection)
+            except BaseException:
+                connection.abort()
+                raise
+            self._connection = connection
+
+    async def _run(
+        self, *, task_status: trio.TaskStatus[Connection] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        async with open_link(self.address, self.token) as link:
+            await Connection(link, self.on_permission).run(task_status=task_status)
+
+    async def _initialize(self, connection: Connection) -> Welcome:
+        known = self._identity
+        if known is None and self.identity_file is not None:
+            known = self.identity_file.read()
+        try:
+            welcome = await self._introduce(connection, known)
+        except NotPermitted:
+            if known is None:
+                raise
+            welcome = await self._introduce(connection, None)  # of another daemon's time
+        if welcome.tui_secret is not None:
+            self._identity = Identity(welcome.tui_id, welcome.tui_secret)
+            self._keep(self._identity, known)
+        else:
+            self._identity = known
+        return welcome
+
+    def _keep(self, identity: Identity, instead_of: Identity | None) -> None:
+        if self.identity_file is None:
+            return
+        try:
+            self.identity_file.keep(identity, instead_of)
+        except OSError as error:  # we are it until we end, which is most of what was asked for
+            logger.warning("this terminal's identity cannot be kept: %s", error)
+
+    async def _introduce(self, connection: Connection, identity: Identity | None) -> Welcome:
+        hello = ClientHello(
+            tui_id=None if identity is None else identity.tui_id,
+            tui_secret=None if identity is None else identity.tui_secret,
+            name=self.name,
+        )
+        params = InitializeParams(
+            protocol_version=PROTOCOL_VERSION,
+            client_capabilities=ClientCapabilities(),
+            client_info=Implementation(name=self.name, version=__version__),
+            meta=Meta(moorage=hello),
+        )
+        result = await connection.request("initialize", params, InitializeResult)
+        if isinstance(result.meta, msgspec.UnsetType) or isinstance(
+            result.meta.moorage, msgspec.UnsetType
+        ):
+            raise CannotConnect(self.address, "that is an agent, but no moorage daemon")
+        return result.meta.moorage
+
+    async def aclose(self) -> None:
+        """Write what is on its way out, and end the connection."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _ask(self, method: str, params: msgspec.Struct, shape: type[R]) -> R:
+        return await self.connection.request(method, params, shape)
+
+    # ---- sessions
+
+    async def new_session(
+        self,
+        cwd: str | Path,
+        *,
+        mode: Mode = Mode.CODE,
+        agent: str | None = None,
+        overrides: OverridesPatch | None = None,
+        keep_siblings: bool = False,
+    ) -> NewResult:
+        """Start a session in the absolute directory `cwd`; it is durable when this returns."""
+        wish = NewMeta(
+            mode=mode,
+            agent=agent,
+            overrides=OverridesPatch() if overrides is None else overrides,
+            keep_siblings=keep_siblings,
+        )
+        params = NewParams(cwd=str(cwd), mcp_servers=[], meta=Meta(moorage=wish))
+        return await self._ask("session/new", params, NewResult)
+
+    async def load(self, session_id: str, cwd: str | Path) -> LoadResult:
+        """Bring a session back and have all of it sent again before this returns.
+
+        For clients that draw from updates alone. The replay goes to the session's attachment or
+        turn, if one is open; `attach` from 0 gives the same with numbers and a snapshot.
+        """
+        sequence = self.connection.following(session_id).sequence
+        sequence.replays += 1
+
+        def loaded(_: object) -> None:
+            sequence.replays -= 1
+
+        params = LoadParams(session_id=session_id, cwd=str(cwd), mcp_servers=[])
+        return await self.connection.request("session/load", params, LoadResult, loaded)
+
+    async def resume(self, session_id: str, cwd: str | Path) -> LoadResult:
+        """Bring a session back without its history."""
+        params = LoadParams(session_id=session_id, cwd=str(cwd), mcp_servers=[])
+        return await self._ask("session/resume", params, LoadResult)
+
+    async def sessions(self, cwd: str | Path | None = None) -> list[SessionInfo]:
+        """All sessions of this principal, or those of a directory; newest first, killed too."""
+        found: list[SessionInfo] = []
+        params = ListParams(cwd=None if cwd is None else str(cwd))
+        while True:
+            page = await self._ask("session/list", params, ListResult)
+            found += page.sessions
+            if not isinstance(page.next_cursor, str):
+                return found
+            params = ListParams(cwd=params.cwd, cursor=page.next_cursor)
+
+    async def live(self, *, everybody: bool = False) -> LiveResult:
+        """The sessions that are in the daemon's memory; `everybody`'s if we are operator."""
+        return await self._ask("_moorage/session/live", LiveParams(all=everybody), LiveResult)
+
+    async def close(self, session_id: str) -> None:
+        """Stop the session's turn, wait for its verdict, put it away; `load` brings it back."""
+        await self._ask("session/close", SessionParams(session_id=session_id), Empty)
+
+    async def delete(self, session_id: str) -> None:
+        """Remove a session and its log; one that is not there counts as removed."""
+        await self._ask("session/delete", SessionParams(session_id=session_id), Empty)
+
+    async def kill(self, session_id: str, reason: str | None = None) -> KillResult:
+        """End a session for ever, with every process of it; its log stays."""
+        params = KillParams(session_id=session_id, reason=reason)
+        return await self._ask("session/kill", params, KillResult)
+
+    async def configure(self, session_id: str, overrides: OverridesPatch) -> ConfigureResult:
+        """Change the model settings: absent keeps, None clears, a value sets; all or nothing."""
+        params = ConfigureParams(session_id=session_id, overrides=overrides)
+        return await self._ask("session/configure", params, ConfigureResult)
+
+    # ---- turns
+
+    @asynccontextmanager
+    async def prompt(
+        self,
+        session_id: str,
+        prompt: str | Sequence[ContentBlock],
+        *,
+        prompt_id: str | None = None,
+        on_busy: OnBusy = OnBusy.QUEUE,
+        timeout_seconds: float | None = None,
+    ) -> AsyncGenerator[Turn, None]:
+        """Prompt, and follow the turn in the block; leaving the block leaves the turn running.
+
+        The same `prompt_id` again does not run the prompt twice.
+        """
+        wish = PromptMeta(
+            prompt_id=prompt_id or uuid4().hex, on_busy=on_busy, timeout_seconds=timeout_seconds
+        )
+        params = _prompt_params(session_id, prompt, wish)
+        turn = Turn(self.connection, params, wish.prompt_id or "")
+        await turn.start()
+        try:
+            yield turn
+        finally:
+            turn.leave()
+
+    async def send_prompt(
+        self,
+        session_id: str,
+        prompt: str | Sequence[ContentBlock],
+        *,
+        on_busy: OnBusy = OnBusy.QUEUE,
+    ) -> PromptResult:
+        """Prompt and wait for the turn's end; what it says goes to the session's attachment.
+
+        Cancelling the wait leaves the turn running. Raises `TurnFailed`, `QueueFull`, `Busy`.
+        """
+        wish = PromptMeta(prompt_id=uuid4().hex, on_busy=on_busy)
+        params = _prompt_params(session_id, prompt, wish)
+        return await self._ask("session/prompt", params, PromptResult)
+
+    async def cancel(
+        self, session_id: str, *, generation: int | None = None, scope: Scope | None = None
+    ) -> CancelResult:
+        """Ask a turn to stop; gives what was found. The turn's end comes as its own answer."""
+        meta = CancelMeta(generation=generation, scope=scope)
+        params = CancelParams(session_id=session_id, meta=Meta(moorage=meta))
+        return await self._ask("session/cancel", params, CancelResult)
+
+    async def notify_cancel(self, session_id: str) -> None:
+        """Ask without an answer, so without waiting behind unread messages: stops what this
+        connection prompted in the session, else the turn that runs."""
+        await self.connection.notify("session/cancel", SessionParams(session_id=session_id))
+
+    async def withdraw(self, session_id: str, generation: int) -> bool:
+        """Take a queued prompt back; whether it was still queued."""
+        params = WithdrawParams(session_id=session_id, generation=generation)
+        result = await self._ask("_moorage/session/withdraw", params, WithdrawResult)
+        return result.withdrawn
+
+    async def respond(self, session_id: str, tool_call_id: str, option_id: str) -> RespondResult:
+        """Decide an open question without having been asked."""
+        params = RespondParams(
+            session_id=session_id, tool_call_id=tool_call_id, option_id=option_id
+        )
+        return await self._ask("_moorage/permission/respond", params, RespondResult)
+
+    # ---- the log
+
+    @asynccontextmanager
+    async def attach(
+        self,
+        session_id: str,
+        after_seq: int | None = None,
+        *,
+        access: Access = Access.CONTROLLER,
+    ) -> AsyncGenerator[Attachment, None]:
+        """Follow a session's log from behind `after_seq` (None: from now) to the end of the block.
+
+        Raises `CursorExpired` if that part of the log is gone.
+        """
+        attachment = Attachment(self, session_id, access, after_seq)
+        await attachment.reattach()
+        try:
+            yield attachment
+        finally:
+            attachment.leave()
+
+    async def entries(
+        self,
+        session_id: str,
+        after: int = 0,
+        *,
+        limit: int = 100,
+        kinds: Sequence[str] | None = None,
+    ) -> EntriesResult:
+        """A page of the log, of a killed session too: `next` is where the next page is after."""
+        params = EntriesParams(
+            session_id=session_id,
+            after=after,
+            limit=limit,
+            kinds=None if kinds is None else list(kinds),
+        )
+        return await self._ask("_moorage/session/entries", params, EntriesResult)
+
+    async def turns(self, session_id: str, after: int = 0, limit: int = 100) -> TurnsResult:
+        """A page of the turns, each with its verdict if it has one."""
+        params = TurnsParams(session_id=session_id, after=after, limit=limit)
+        return await self._ask("_moorage/session/turns", params, TurnsResult)
+
+    # ---- the daemon
+
+    async def status(self) -> StatusResult:
+        """What the daemon is doing."""
+        return await self._ask("_moorage/status", Empty(), StatusResult)
+
+    async def tuis(self) -> TuisResult:
+        """The terminals that are connected or own sessions."""
+        return await self._ask("_moorage/tui/list", Empty(), TuisResult)
+
+
+def _prompt_params(
+    session_id: str, prompt: str | Sequence[ContentBlock], wish: PromptMeta
+) -> PromptParams:
+    blocks = [Text(text=prompt)] if isinstance(prompt, str) else prompt
+    raw = [msgspec.Raw(encode(block)) for block in blocks]
+    return PromptParams(session_id=session_id, prompt=raw, meta=Meta(moorage=wish))
+
+
+@asynccontextmanager
+async def open_client(
+    address: str | None = None,
+    *,
+    state_dir: str | Path | None = None,
+    token: str | None = None,
+    name: str = "moorage_clients",
+    identity: IdentityFile | None = None,
+    on_permission: OnPermission | None = None,
+) -> AsyncGenerator[Client, None]:
+    """Connect to the daemon at `address` (`unix:PATH`, `ws://HOST:PORT/acp`) or of `state_dir`.
+
+    A WebSocket wants the `token`; the unix socket knows its user. `identity` is where this
+    program keeps who it is. `on_permission` is asked what the daemon asks its controllers; it is
+    cancelled when somebody else was faster. Without it questions are left to the others.
+    Raises `CannotConnect`; bound the wait with `trio.fail_after`.
+    """
+    found = _address_in(state_dir) if address is None else address
+    async with open_quiet_nursery() as nursery:
+        client = Client(found, nursery, token, name, identity, on_permission)
+        try:
+            await _connect(client)
+            yield client
+        finally:
+            with trio.move_on_after(CLOSE_PATIENCE, shield=True):
+                await client.aclose()
+            nursery.cancel_scope.cancel()
+
+
+async def _connect(client: Client) -> None:
+    try:
+        await client.reconnect()
+    except ConnectionLost as error:
+        raise CannotConnect(client.address, str(error)) from error
+    except RpcError as error:
+        raise CannotConnect(client.address, error.message) from error
+
+
+def _address_in(state_dir: str | Path | None) -> str:
+    if state_dir is None:
+        raise ValueError("an address or a state directory is needed")
+    daemon = read_daemon(state_dir)
+    if daemon is None:
+        raise CannotConnect(str(state_dir), "no daemon is running there")
+    return f"unix:{daemon.unix}"

@@ -1,0 +1,46 @@
+"""What can go wrong between a client and a daemon, beside what the daemon refuses.
+
+    ClientError
+    ├── CannotConnect       no daemon there, or it turned the connection away
+    ├── ConnectionLost      there was one; the session goes on in the daemon
+    └── OutOfOrder          the other side broke its word: a log with a gap or a repetition
+
+A refusal is an `RpcError` of `moorage_protocol.errors`, the same tree that the daemon raises.
+"""
+
+
+class ClientError(Exception):
+    """Base of what this library raises on its own account."""
+
+
+class CannotConnect(ClientError):
+    """No conversation with the daemon at `address` came about; `problem` is one line."""
+
+    def __init__(self, address: str, problem: str) -> None:
+        super().__init__(address, problem)
+        self.address = address
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.problem}"
+
+
+class ConnectionLost(ClientError):
+    """The conversation is over and this request or iteration with it. Turns run on: re-attach."""
+
+    def __init__(self, problem: str = "the connection is closed") -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+class OutOfOrder(ClientError):
+    """A session's messages were not numbered without gaps: `expected` should have come."""
+
+    def __init__(self, session_id: str, expected: int, received: int) -> None:
+        super().__init__(session_id, expected, received)
+        self.session_id = session_id
+        self.expected = expected
+        self.received = received
+
+    def __str__(self) -> str:
+        return f"session {self.session_id}: entry {self.received} came instead of {self.expected}"

@@ -1,0 +1,97 @@
+"""A prompt and what becomes of it, as the client that prompted sees it."""
+
+import trio
+
+from moorage_clients.connection import Connection
+from moorage_clients.errors import ConnectionLost
+from moorage_clients.feed import Feed
+from moorage_clients.messages import Admission, LogEntry, Message
+from moorage_protocol.acp import Meta
+from moorage_protocol.errors import RpcError
+from moorage_protocol.moorage import (
+    CancelMeta,
+    CancelParams,
+    CancelResult,
+    PromptParams,
+    PromptResult,
+)
+
+
+class Turn:
+    """Iterate over it for the turn's messages, its admission first; then `result` stands.
+
+    `generation` and `position` (0: not queued) are known from the admission on. The iteration
+    raises what the prompt was answered with if that is an error (`TurnFailed`, `Busy`,
+    `QueueFull` …), and `ConnectionLost`, after which the turn runs on.
+    """
+
+    def __init__(self, connection: Connection, params: PromptParams, prompt_id: str) -> None:
+        self.session_id = params.session_id
+        self.prompt_id = prompt_id
+        self.generation: int | None = None
+        self.position = 0
+        self._connection = connection
+        self._params = params
+        self._feed = Feed()
+        self._outcome: PromptResult | RpcError | ConnectionLost | None = None
+
+    @property
+    def result(self) -> PromptResult:
+        """How the turn ended; raises the error it ended with, `RuntimeError` while it runs."""
+        if self._outcome is None:
+            raise RuntimeError("the turn has not ended")
+        if isinstance(self._outcome, PromptResult):
+            return self._outcome
+        raise self._outcome
+
+    async def start(self) -> None:
+        """Send the prompt; raises `ConnectionLost`."""
+        self._connection.following(self.session_id).feeds.append(self._feed)
+        try:
+            await self._connection.start_request(
+                "session/prompt", self._params, PromptResult, self._answered
+            )
+        except BaseException:
+            self.leave()
+            raise
+
+    def _answered(self, outcome: PromptResult | RpcError | ConnectionLost) -> None:
+        self._outcome = outcome
+        self._feed.end(None if isinstance(outcome, PromptResult) else outcome)
+
+    def __aiter__(self) -> "Turn":
+        return self
+
+    async def __anext__(self) -> Message:
+        while True:
+            try:
+                message = await self._feed.take()
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+            if self.generation is None:
+                self._recognize(message)
+            if self.generation is not None and message.generation == self.generation:
+                return message
+
+    def _recognize(self, message: Message) -> None:
+        """Other turns may run before ours: our own is the one with our prompt id."""
+        if isinstance(message, LogEntry) and message.kind == "prompt":
+            admission = message.read(Admission)
+            if admission.prompt_id == self.prompt_id:
+                self.generation, self.position = message.generation, admission.position
+
+    async def finish(self) -> PromptResult:
+        """Let the rest of the turn pass and give its result, or raise its error."""
+        async for _ in self:
+            pass
+        return self.result
+
+    async def cancel(self) -> CancelResult:
+        """Ask the turn to stop. The answer stands behind its unread messages: read on meanwhile."""
+        meta = CancelMeta(generation=self.generation)
+        params = CancelParams(session_id=self.session_id, meta=Meta(moorage=meta))
+        return await self._connection.request("session/cancel", params, CancelResult)
+
+    def leave(self) -> None:
+        """Take no more messages; the turn runs on."""
+        self._connection.unfollow(self.session_id, self._feed, detach=self._outcome is None)
