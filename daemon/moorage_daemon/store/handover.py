@@ -2,7 +2,7 @@
 
 A loop with always something to run gives the interpreter up for each look at its sockets, but
 takes it back before any other thread has woken: without this a durable commit was reported after
-0.7 to 8 seconds instead of one or two milliseconds. A shorter switch interval does not cure that.
+up to 8 seconds instead of one or two milliseconds. A shorter switch interval does not cure that.
 """
 
 import time

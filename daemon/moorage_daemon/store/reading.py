@@ -2,8 +2,8 @@
 snapshot, and the WAL could not start over."""
 
 import logging
-from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import apsw
 import msgspec
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 # The last number of a session is one seek in the primary key of its entries.
 TIP = "coalesce((select max(seq) from entry where session = id), 0)"
 LIST = f"select id, head, {TIP} from session order by id"
+NAMES = "select id from session order by id"  # read from the index alone
 LOAD = f"select id, head, {TIP} from session where id = ?"
 FIRST = "select min(seq) from entry where session = ?"
 MARK = "select value from meta where key = 'mark'"
@@ -35,19 +36,36 @@ class Reader:
         """Give up the connection."""
         self._connection.close()
 
-    def list(self) -> list[Stored]:
-        """All sessions whose head can be read."""
-        return list(self._readable())
+    def sessions(self) -> list[Stored]:
+        """All sessions that can be read, by id."""
+        found: list[Stored] = []
+        for row in self._rows():
+            try:
+                found.append(_stored(*row))
+            except StoreUnreadable:
+                logger.exception("a session is left out: its head cannot be read")
+        return found
 
-    def _readable(self) -> Iterator[Stored]:
+    def _rows(self) -> list[Any]:
         try:
-            for row in self._connection.execute(LIST):
-                try:
-                    yield _stored(*row)
-                except StoreUnreadable:
-                    logger.exception("a session is left out: its head cannot be read")
+            return self._connection.execute(LIST).fetchall()
+        except apsw.CorruptError:
+            logger.exception("a part of the database is damaged: reading sessions one by one")
+            return self._salvaged()
         except apsw.Error as error:
             raise store_error(error, self._connection) from error
+
+    def _salvaged(self) -> list[Any]:
+        rows: list[Any] = []
+        try:
+            for (session,) in self._connection.execute(NAMES).fetchall():
+                try:
+                    rows += self._connection.execute(LOAD, (session,)).fetchall()
+                except apsw.CorruptError:
+                    logger.exception("a session is left out: it is damaged", extra={"sid": session})
+        except apsw.Error as error:
+            raise store_error(error, self._connection) from error
+        return rows
 
     def load(self, session: str) -> Stored | None:
         """One session, None if it does not exist."""

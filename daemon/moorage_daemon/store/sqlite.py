@@ -79,7 +79,7 @@ class SqliteStore:
 
     async def list(self) -> list[Stored]:
         """All sessions, by id, without those that cannot be read."""
-        return await self._read(lambda reader: reader.list())
+        return await self._read(lambda reader: reader.sessions())
 
     async def load(self, session: str) -> Stored | None:
         """One session, None if it does not exist."""

@@ -197,13 +197,18 @@ class Gate:
 
     def __init__(self) -> None:
         self.is_shut = False
-        self.reached: SimpleQueue[None] = SimpleQueue()
+        self._reached: SimpleQueue[None] = SimpleQueue()
         self._passes: SimpleQueue[None] = SimpleQueue()
 
     def __call__(self, step: Step) -> None:
         if self.is_shut and step.what == "sync" and step.file.endswith("-wal"):
-            self.reached.put(None)
+            self._reached.put(None)
             self._passes.get()
+
+    async def reached(self) -> None:
+        """Wait until somebody stands before the shut gate."""
+        with trio.fail_after(5):
+            await trio.to_thread.run_sync(self._reached.get, abandon_on_cancel=True)
 
     def open(self) -> None:
         self.is_shut = False
@@ -218,7 +223,7 @@ async def test_a_commit_whose_wait_is_cancelled_is_done_all_the_same(tmp_path: P
             gate.is_shut = True
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(store.commit, [Change("s1", entries(1, 3))])
-                await trio.to_thread.run_sync(gate.reached.get)
+                await gate.reached()
                 nursery.cancel_scope.cancel()
             gate.open()
 
@@ -237,7 +242,7 @@ async def test_a_commit_that_fails_after_its_wait_was_cancelled_is_in_the_log(
             gate.is_shut = True
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(store.commit, [Change("s2", entries(1, 1))])
-                await trio.to_thread.run_sync(gate.reached.get)
+                await gate.reached()
                 nursery.start_soon(store.commit, [Change("s1", entries(7, 7))])
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
@@ -257,7 +262,7 @@ async def test_reads_do_not_wait_for_a_commit(tmp_path: Path) -> None:
             with trio.fail_after(5):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(store.commit, [Change("s1", entries(3, 3))])
-                    await trio.to_thread.run_sync(gate.reached.get)
+                    await gate.reached()
 
                     assert seqs(await store.entries("s1")) == [1, 2]
                     assert [stored.seq for stored in await store.list()] == [2]
@@ -272,7 +277,7 @@ async def test_closing_finishes_what_was_handed_over(tmp_path: Path) -> None:
             gate.is_shut = True
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(store.commit, [Change("s1", entries(1, 1))])
-                await trio.to_thread.run_sync(gate.reached.get)
+                await gate.reached()
                 nursery.start_soon(store.commit, [Change("s1", entries(2, 2))])
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.start_soon(store.aclose)

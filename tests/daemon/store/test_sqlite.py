@@ -2,7 +2,7 @@
 
 import sqlite3
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -199,6 +199,15 @@ async def test_a_missing_directory_and_a_directory_as_file_are_refused(tmp_path:
 # ---- damage
 
 
+def damage(path: Path, wanted: Callable[[bytes], bool]) -> None:
+    """Overwrite the pages of the closed file that are wanted."""
+    content = path.read_bytes()
+    pages = [content[start : start + 4096] for start in range(0, len(content), 4096)]
+    damaged = [b"\xa5" * 4096 if wanted(page) else page for page in pages]
+    assert damaged != pages
+    path.write_bytes(b"".join(damaged))
+
+
 async def test_a_head_that_cannot_be_read_concerns_its_session_alone(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -242,11 +251,7 @@ async def test_a_damaged_page_concerns_the_sessions_on_it(path: Path) -> None:
         await store.commit([creation("s1"), creation("s2")])
         await store.commit([Change("s1", entries(1, 100, b"a" * 200))])
         await store.commit([Change("s2", entries(1, 100, b"b" * 200))])
-    content = path.read_bytes()
-    pages = [content[start : start + 4096] for start in range(0, len(content), 4096)]
-    number = next(n for n, page in enumerate(pages) if b"a" * 200 in page and b"b" not in page)
-    pages[number] = b"\xa5" * 4096
-    path.write_bytes(b"".join(pages))
+    damage(path, lambda page: b"a" * 200 in page and b"b" * 200 not in page)
 
     async with open_sqlite(path) as store:
         with pytest.raises(StoreUnreadable, match="damaged") as caught:
@@ -254,6 +259,35 @@ async def test_a_damaged_page_concerns_the_sessions_on_it(path: Path) -> None:
         assert caught.value.session == "s1"
         assert len(await all_entries(store, "s2")) == 100
         await store.commit([Change("s2", entries(101, 101)), creation("s3", 1)])
+
+
+async def test_damaged_heads_leave_the_other_sessions_listed(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_sqlite(path) as store:
+        await store.commit([creation(f"s{number:03}", 1) for number in range(300)])
+    damage(path, lambda page: b'"id":"s150"' in page)
+
+    async with open_sqlite(path) as store:
+        listed = [stored.head.id for stored in await store.list()]
+        assert 250 < len(listed) < 300
+        assert listed == sorted({f"s{number:03}" for number in range(300)} & set(listed))
+        assert "s150" not in listed
+        assert "a session is left out" in caplog.text
+        with pytest.raises(StoreUnreadable):
+            await store.load("s150")
+        with pytest.raises(StoreUnreadable):
+            await store.tip("s150")
+
+
+async def test_a_list_that_cannot_be_read_at_all_is_no_empty_list(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.commit([creation(f"s{number:03}", 1) for number in range(300)])
+    damage(path, lambda page: b"s150" in page)
+
+    async with open_sqlite(path) as store:
+        with pytest.raises(StoreBroken, match="malformed"):
+            await store.list()
 
 
 async def test_a_trimmed_log_says_that_earlier_entries_are_gone(path: Path) -> None:
