@@ -130,6 +130,7 @@ class Committer:
                 parts.append(_Part(log, log.take(), size))
                 room -= size
         self._awaited.clear()
+        self._control_waits = False  # what there is of it is in this batch
         if self._dirty:
             self._work.set()
         return parts

@@ -306,11 +306,14 @@ class Log:
         return entries
 
     async def stored(self, after: int, max_bytes: int) -> Page:
-        """Durable entries beyond `after` from the store; raises `CursorExpired` at a gap."""
+        """Durable entries beyond `after` from the store; raises `CursorExpired` at a gap.
+
+        The store may be a moment ahead of what has been folded: that is left for the next read.
+        """
         page = await self.writes.read(self.session_id, after, max_bytes)
         if page.gap:
             raise CursorExpired
-        return page
+        return Page([entry for entry in page.entries if entry.seq <= self.durable])
 
     def moved(self) -> None:
         """Drop from memory what every reader has, and what is too much to keep for a slow one."""
