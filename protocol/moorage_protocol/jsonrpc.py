@@ -7,6 +7,7 @@ Arrays (batches) are refused as a whole: the Agent Client Protocol has none.
 """
 
 import re
+from itertools import accumulate
 from typing import Literal
 
 import msgspec
@@ -124,48 +125,60 @@ def _check_text(frame: bytes) -> None:
         raise ParseError("Parse error: a lone surrogate")
 
 
-# The closing quote is optional so that an unterminated string cannot make the search quadratic.
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_SLICE = 2**16  # bytes of a frame taken apart at once, so that the pieces stay few
+_RUN = 64  # brackets weighed at once
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_SQUARE = bytes.maketrans(b"{}", b"[]")
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: +1 and -1
 
 
 def _too_deep(frame: bytes) -> bool:
     """Whether brackets nest deeper than MAX_DEPTH.
 
-    Most frames have fewer openings than that and are through at once. The others are peeled:
-    every pass takes the innermost pairs away, at memory speed and without recursion.
+    Most frames have fewer openings than that and are through at once. Everything else is done
+    in time that grows with the frame, whatever stands in it, and by the interpreter's C code.
     """
     if frame.count(b"[") + frame.count(b"{") <= MAX_DEPTH:
         return False
-    brackets = _STRINGS.sub(b"", frame).translate(_SQUARE, _NOT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        peeled = brackets.replace(b"[]", b"")
-        if len(peeled) == len(brackets):
-            break
-        brackets = peeled
-    return len(brackets) > MAX_DEPTH or b"[]" in brackets
+    text = frame.replace(rb"\\", b"__").replace(rb"\"", b"__")  # quotes now are ends of strings
+    depth, in_string = 0, False
+    for start in range(0, len(text), _SLICE):
+        pieces = text[start : start + _SLICE].split(b'"')
+        outside = b"".join(pieces[in_string::2])
+        in_string ^= len(pieces) % 2 == 0
+        depth = _climb(depth, outside.translate(_STEPS, _NOT_BRACKETS))
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
-_ESCAPES = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+def _climb(depth: int, steps: bytes) -> int:
+    """The depth after `steps`, or the first one found beyond MAX_DEPTH.
+
+    A run that could not get there if all its openings came first is only counted.
+    """
+    for start in range(0, len(steps), _RUN):
+        run = steps[start : start + _RUN]
+        ups = run.count(1)
+        if depth + ups > MAX_DEPTH:
+            deepest = max(accumulate(memoryview(run).cast("b"), initial=depth))
+            if deepest > MAX_DEPTH:
+                return deepest
+        depth += 2 * ups - len(run)
+    return depth
+
+
+_LONE = re.compile(
+    rb"\\u[dD](?:"
+    rb"[89abAB](?![0-9a-fA-F]{2}\\u[dD][c-fC-F])"  # a high half without a low one behind it
+    rb"|[c-fC-F](?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]))"  # and the other way round
+)
 
 
 def _lone_surrogate(frame: bytes) -> bool:
     """Whether a \\uD800..\\uDFFF escape stands without its other half: it could never be stored."""
-    if b"\\ud" not in frame and b"\\uD" not in frame:
+    if rb"\ud" not in frame and rb"\uD" not in frame:
         return False
-    expected_at = -1  # where the low half of a pair has to begin
-    for match in _ESCAPES.finditer(frame):
-        unit = int(match[1], 16) if match[1] else 0
-        if expected_at >= 0:
-            if match.start() != expected_at or not 0xDC00 <= unit <= 0xDFFF:
-                return True
-            expected_at = -1
-        elif 0xDC00 <= unit <= 0xDFFF:
-            return True
-        elif 0xD800 <= unit <= 0xDBFF:
-            expected_at = match.end()
-    return expected_at >= 0
+    return _LONE.search(frame.replace(rb"\\", b"__")) is not None
 
 
 def _why(frame: bytes, problem: str) -> str:
