@@ -54,7 +54,8 @@ def _arguments(
         if not initialized:
             raise InvalidRequest("initialize comes first")
         return None
-    arguments: msgspec.Struct = lenient.decode(params, method.params)
+    decode = lenient.decode_own if method.is_ours else lenient.decode
+    arguments: msgspec.Struct = decode(params, method.params)
     return arguments
 
 

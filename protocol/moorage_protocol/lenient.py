@@ -2,7 +2,8 @@
 
 Strict first, which is the usual case and costs nothing. On failure the key that the error names
 is dropped and the value converted again. Nothing is dropped inside an array, and never the root:
-there every item was meant.
+there every item was meant. Nor is anything of ours, be it a method or a key: who sends it knows
+moorage, and an ignored `afterSeq` is a silent gap.
 """
 
 import re
@@ -25,14 +26,40 @@ _STEP = re.compile(r"\.([^.\[\]]+)|(\[[^\]]*\])")
 def decode(raw: bytes | msgspec.Raw, shape: type[T]) -> T:
     """Read `raw` as `shape`; raises `InvalidParams` that names the offending field."""
     try:
-        return msgspec.json.decode(raw, type=shape)
+        return _read(raw, shape)
     except msgspec.ValidationError as error:
         problem = error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidParams from None
     if len(bytes(raw)) > MAX_FORGIVEN_BYTES:
         raise InvalidParams(describe(problem))
-    return _forgive(msgspec.json.decode(raw), shape, problem)
+    return _forgive(_plain(raw, problem), shape, problem)
+
+
+def decode_own(raw: bytes | msgspec.Raw, shape: type[T]) -> T:
+    """Read `raw` as the params of a method of ours: there, nothing malformed is forgiven.
+
+    Raises `InvalidParams`.
+    """
+    try:
+        return _read(raw, shape)
+    except msgspec.ValidationError as error:
+        raise InvalidParams(describe(error)) from None
+
+
+def _read(raw: bytes | msgspec.Raw, shape: type[T]) -> T:
+    try:
+        return msgspec.json.decode(raw, type=shape)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidParams from None
+
+
+def _plain(raw: bytes | msgspec.Raw, problem: msgspec.ValidationError) -> object:
+    """The value without a shape; a number like 1e400 is JSON, and still none that Python has."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise InvalidParams(describe(problem)) from None
 
 
 def _forgive(value: object, shape: type[T], problem: msgspec.ValidationError) -> T:

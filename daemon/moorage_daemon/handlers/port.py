@@ -116,8 +116,12 @@ Handler = Callable[[Desk, Peer, P], Answer]
 
 @dataclass(frozen=True)
 class Method(Generic[P]):
-    """One method: its params' shape and who handles it."""
+    """One method: its params' shape and who handles it.
+
+    `is_ours` says that the Agent Client Protocol does not know it, nor asks to forgive its params.
+    """
 
     params: type[P]
     handle: Handler[P]
     before_initialize: bool = False
+    is_ours: bool = False
