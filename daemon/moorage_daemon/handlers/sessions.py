@@ -12,13 +12,12 @@ from msgspec import UNSET
 from moorage_daemon.handlers.options import config_options
 from moorage_daemon.handlers.overrides import patched
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, Peer
+from moorage_daemon.handlers.snapshot import snapshot_updates
 from moorage_daemon.identity import Verb, is_id
-from moorage_daemon.log.render import snapshot_message
 from moorage_daemon.session import Session
 from moorage_daemon.sessions import NewSession
 from moorage_daemon.store.model import Head, Life
 from moorage_protocol.acp import (
-    AvailableCommandsUpdate,
     CwdParams,
     Empty,
     ListParams,
@@ -78,7 +77,7 @@ def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
         if identity.advertised
         else UNSET,
     )
-    return AtSeq(session.log, session.log.seq, result, _snapshot(desk, session))
+    return AtSeq(session.log, session.log.seq, result, snapshot_updates(desk, session))
 
 
 def _check_directory(params: CwdParams) -> None:
@@ -88,21 +87,13 @@ def _check_directory(params: CwdParams) -> None:
         raise InvalidParams("Invalid params: additionalDirectories is not supported")
 
 
-def _snapshot(desk: Desk, session: Session) -> tuple[bytes, ...]:
-    """What a client is told of a session when it comes to it, beside its log."""
-    commands = AvailableCommandsUpdate(
-        available_commands=list(desk.agent_named(session.head.agent).commands)
-    )
-    return (snapshot_message(session.id, commands),)
-
-
 def load(desk: Desk, peer: Peer, params: LoadParams) -> Answer:
     """Replay all of a session, then answer, then go on live (Agent Client Protocol)."""
     _check_directory(params)
     session = _find(desk, peer, params.session_id, Verb.ACT)
     head = session.log.seq
     peer.attach(session, 0, Access.CONTROLLER)
-    return AtSeq(session.log, head, _loaded(desk, peer, session), _snapshot(desk, session))
+    return AtSeq(session.log, head, _loaded(desk, peer, session), snapshot_updates(desk, session))
 
 
 def resume(desk: Desk, peer: Peer, params: LoadParams) -> Answer:
@@ -110,7 +101,7 @@ def resume(desk: Desk, peer: Peer, params: LoadParams) -> Answer:
     _check_directory(params)
     session = _find(desk, peer, params.session_id, Verb.ACT)
     peer.attach(session, None, Access.CONTROLLER)
-    return Now(_loaded(desk, peer, session), _snapshot(desk, session))
+    return Now(_loaded(desk, peer, session), snapshot_updates(desk, session))
 
 
 def _loaded(desk: Desk, peer: Peer, session: Session) -> LoadResult:

@@ -1,0 +1,16 @@
+"""What a client is told of a session when it comes to it, beside the session's log.
+
+These are no entries and carry no number: they say how things are, not what happened.
+"""
+
+from moorage_daemon.handlers.port import Desk
+from moorage_daemon.log.render import snapshot_message
+from moorage_daemon.session import Session
+from moorage_protocol.acp import AvailableCommandsUpdate
+
+
+def snapshot_updates(desk: Desk, session: Session) -> tuple[bytes, ...]:
+    """The messages, to be sent behind the answer that lets the client in."""
+    commands = desk.agent_named(session.head.agent).commands
+    update = AvailableCommandsUpdate(available_commands=list(commands))
+    return (snapshot_message(session.id, update),)
