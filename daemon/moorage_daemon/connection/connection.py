@@ -33,7 +33,7 @@ from moorage_protocol.errors import (
     RpcError,
     StorageError,
 )
-from moorage_protocol.framing import Oversize
+from moorage_protocol.framing import Framed, Malformed, Oversize
 from moorage_protocol.jsonrpc import Notification, Request, RequestId
 from moorage_protocol.moorage import Access, Cause, ClientHello, InitializeParams, RespondOutcome
 from moorage_protocol.peer import Answer as PeerAnswer, CancelRequest, Dropped, Fault, Peer
@@ -119,9 +119,12 @@ class Connection:
 
     # ---- frames
 
-    def _receive(self, frame: bytes | Oversize) -> None:
+    def _receive(self, frame: Framed) -> None:
         if isinstance(frame, Oversize):
             error = InvalidRequest(f"A frame may have at most {frame.limit} bytes")
+            return self._outbox.put([jsonrpc.encode_error(None, error)])
+        if isinstance(frame, Malformed):
+            error = InvalidRequest("A header must say the Content-Length")
             return self._outbox.put([jsonrpc.encode_error(None, error)])
         match self._peer.receive(frame):
             case Request(request_id, method, params):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from moorage_protocol.framing import Oversize
+from moorage_protocol.framing import Framed
 
 
 class TransportClosed(Exception):
@@ -18,7 +18,7 @@ class Transport(Protocol):
         """The word for it in lists: "unix", "websocket"."""
         ...
 
-    async def receive(self) -> Sequence[bytes | Oversize]:
+    async def receive(self) -> Sequence[Framed]:
         """The next frames, in order, at least one; raises `TransportClosed` at the end."""
         ...
 

@@ -1,4 +1,4 @@
-"""The unix socket: newline-delimited JSON for this user's own programs.
+"""The unix socket: JSON-RPC for this user's own programs.
 
 The directory keeps other users out and the kernel says who connected; that is the credential. A
 program that a tool started is turned away, so that a tool cannot answer its own questions.
@@ -16,7 +16,7 @@ import trio
 from moorage_daemon.connection.transport import TransportClosed
 from moorage_daemon.processes.ancestry import is_descendant
 from moorage_daemon.transports.writing import write_patiently
-from moorage_protocol.framing import LineFramer, Oversize, join_lines
+from moorage_protocol.framing import Framed, StreamFramer
 from moorage_protocol.rendezvous import open_address
 
 
@@ -27,16 +27,16 @@ BACKLOG = 128
 _CREDENTIALS = struct.Struct("3i")
 
 
-class LineTransport:
-    """Frames, one a line, on a socket."""
+class SocketTransport:
+    """Frames on a stream socket, framed as its first byte says."""
 
     name = "unix"
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._socket = sock
-        self._framer = LineFramer()
+        self._framer = StreamFramer()
 
-    async def receive(self) -> Sequence[bytes | Oversize]:
+    async def receive(self) -> Sequence[Framed]:
         """The next frames; raises `TransportClosed` at the end."""
         while True:
             try:
@@ -50,9 +50,9 @@ class LineTransport:
                 return frames
 
     async def send(self, messages: Sequence[bytes]) -> None:
-        """Write messages as lines."""
+        """Write messages in the client's own framing."""
         if messages:
-            await write_patiently(self._socket, join_lines(messages))
+            await write_patiently(self._socket, self._framer.join(messages))
 
     def on_due(self, wake: Callable[[], None]) -> None:
         """This transport never has anything of its own to send."""
@@ -75,7 +75,7 @@ def bind(path: Path) -> trio.socket.SocketType:
 
 async def serve_unix(
     listener: trio.socket.SocketType,
-    serve: Callable[[LineTransport], Awaitable[None]],
+    serve: Callable[[SocketTransport], Awaitable[None]],
     tools: Callable[[], Collection[int]],
 ) -> None:
     """Accept clients until the listener is closed, serve them until cancelled.
@@ -107,10 +107,10 @@ async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
 
 
 async def _serve_one(
-    sock: trio.socket.SocketType, serve: Callable[[LineTransport], Awaitable[None]]
+    sock: trio.socket.SocketType, serve: Callable[[SocketTransport], Awaitable[None]]
 ) -> None:
     try:
-        await serve(LineTransport(sock))
+        await serve(SocketTransport(sock))
     finally:
         sock.close()
 

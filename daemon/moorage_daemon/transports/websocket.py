@@ -27,7 +27,7 @@ from moorage_daemon.identity import Principal
 from moorage_daemon.settings import WebsocketAddress
 from moorage_daemon.transports.gate import SUBPROTOCOL, Gate
 from moorage_daemon.transports.writing import STALL, write_patiently
-from moorage_protocol.framing import MAX_FRAME_BYTES, Oversize
+from moorage_protocol.framing import MAX_FRAME_BYTES, Framed
 
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class WebSocketTransport:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
-    async def receive(self) -> Sequence[bytes | Oversize]:
+    async def receive(self) -> Sequence[Framed]:
         """The next message; binary ones are ignored."""
         while True:
             try:
