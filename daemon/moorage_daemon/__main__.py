@@ -8,15 +8,17 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import trio
 
-from moorage_daemon.app import AppError, open_app, open_listeners
+from moorage_daemon.app import App, AppError, open_app, open_app_in_memory, open_listeners
 from moorage_daemon.settings import Flags, Settings, SettingsError, load_settings
 from moorage_daemon.statedir import AlreadyRunning, StateDir, StateDirError, open_state_dir
 from moorage_daemon.store.port import StoreError
 from moorage_daemon.transports.gate import PATH
+from moorage_daemon.transports.stdio import open_stdio
 from moorage_protocol import __version__
 
 
@@ -26,6 +28,7 @@ examples:
   mooraged --state-dir /tmp/try             a daemon of its own, apart from the usual one
   mooraged --websocket 127.0.0.1:7777       listen on a fixed port
   mooraged --no-websocket                   the unix socket only
+  mooraged --stdio                          an agent program for one editor, nothing kept
 
 When it listens it prints one line of JSON to standard output; its log goes to standard error.
 SIGTERM and SIGINT stop it: turns are cancelled and recorded, clients told. A second one stops
@@ -100,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     listen.add_argument(
         "--no-websocket", dest="websocket", action="store_const", const="", help="unix socket only"
     )
+    parser.add_argument(
+        "--stdio",
+        action="store_true",
+        help="serve standard input and output alone, in memory unless --state-dir is given",
+    )
     parser.add_argument("--verbose", action="store_true", help="log more")
     parser.add_argument("--version", action="version", version=f"mooraged {__version__}")
     return parser
@@ -115,9 +123,30 @@ def _log_to_stderr(verbose: bool) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     flags = Flags(arguments.config, arguments.state_dir, arguments.websocket)
     settings = load_settings(flags)
+    if arguments.stdio and arguments.state_dir is None:
+        trio.run(_serve_stdio, open_app_in_memory(settings, abandon=partial(os._exit, 0)))
+        return 0
     with open_state_dir(settings.state_dir) as state:
-        trio.run(_serve, settings, state)
+        if arguments.stdio:
+            app = open_app(settings, state, abandon=partial(_leave, state))
+            trio.run(_serve_stdio, app)
+        else:
+            trio.run(_serve, settings, state)
     return 0
+
+
+async def _serve_stdio(opening: AbstractAsyncContextManager[App]) -> None:
+    """Serve standard input until it ends or a signal comes."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with opening as app, open_stdio() as transport, trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_at_signal, signals, nursery.cancel_scope)
+            await app.serve(transport)
+            nursery.cancel_scope.cancel()
+
+
+async def _stop_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
 
 
 async def _serve(settings: Settings, state: StateDir) -> None:

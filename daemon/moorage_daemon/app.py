@@ -111,6 +111,21 @@ async def open_app(
 
 
 @asynccontextmanager
+async def open_app_in_memory(
+    settings: Settings, *, abandon: Callable[[], None] = lambda: None
+) -> AsyncGenerator[App]:
+    """A daemon that leaves nothing behind and is nobody's but its one client's."""
+    key = secrets.token_bytes(32)
+    async with open_core(settings, _memory(), key, builtin_agents(), abandon=abandon) as app:
+        yield app
+
+
+@asynccontextmanager
+async def _memory() -> AsyncGenerator[Store]:
+    yield MemoryStore()
+
+
+@asynccontextmanager
 async def open_core(
     settings: Settings,
     opening: AbstractAsyncContextManager[Store],
