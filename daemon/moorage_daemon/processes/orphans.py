@@ -81,6 +81,8 @@ def kill_marked(mark: int) -> int:
 
 
 def _kill_group(group: int) -> None:
+    if group in (0, 1, os.getpgrp()):  # to kill(2), 0 and -1 are more than a group
+        return
     try:
         os.killpg(group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

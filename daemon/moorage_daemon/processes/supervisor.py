@@ -48,8 +48,7 @@ PR_SET_CHILD_SUBREAPER = 36
 NAME = b"tool-supervisor"  # 15 bytes, the kernel's limit; `killall python` shall not hit it
 RLIMIT_LOCKS = 10  # Linux has not looked at its value since 2.4.25
 PATIENCE = 2.0  # seconds without one death; what SIGKILL has not ended by then hangs in the kernel
-NEWS = 0.002  # seconds to wait for a death before the tree is read again
-TICK = 0.005  # seconds between looks at what no descriptor announces
+LOOK = 0.002  # seconds between two looks at a tree that is being killed
 
 
 class Tree:
@@ -58,11 +57,19 @@ class Tree:
     `status` is the main child's wait status, None until it was reaped.
     """
 
-    def __init__(self, main: int, *, adopts: bool) -> None:
+    def __init__(self, main: int, announcements: int, *, adopts: bool) -> None:
         self.main = main
         self.status: int | None = None
         self.deaths = 0
         self._adopts = adopts
+        self._announcements = announcements
+
+    def wait_for_death(self, patience: float | None, *others: int) -> bool:
+        """Wait until a child ends or another descriptor can be read; return whether one can."""
+        ready, _, _ = select.select((self._announcements, *others), (), (), patience)
+        if self._announcements in ready:
+            os.read(self._announcements, 4096)
+        return bool(set(others) & set(ready))
 
     def reap(self) -> bool:
         """Collect the dead; return whether a living child is left."""
@@ -98,7 +105,7 @@ class Tree:
             self.signal(signal.SIGKILL)
             if not self.reap():
                 return 0
-            wait_for_death()
+            self.wait_for_death(LOOK)
             if self.deaths > deaths:
                 last_death = time.monotonic()
             elif time.monotonic() > last_death + PATIENCE:
@@ -137,7 +144,8 @@ def kill_groups() -> None:
     the command, which began with a session of its own, and an unreaped child holds its group's
     number.
     """
-    for group in {os.getpgid(pid) for pid in children(os.getpid())}:
+    groups = {os.getpgid(pid) for pid in children(os.getpid())}
+    for group in groups - {0, 1, os.getpgrp()}:  # to kill(2), 0 and -1 are more than a group
         reach(-group, signal.SIGKILL)
 
 
@@ -170,12 +178,22 @@ def parent(pid: int) -> int | None:
         return None
 
 
-def wait_for_death() -> None:
-    """Wait a moment, at most until a child ends."""
-    if hasattr(signal, "sigtimedwait"):
-        signal.sigtimedwait((signal.SIGCHLD,), NEWS)
-    else:
-        select.select((), (), (), NEWS)
+def count_on_the_pipe(number: int, frame: object) -> None:
+    """Do nothing: only a signal that has a handler is announced."""
+
+
+def hear_of_deaths() -> int:
+    """Let each end of a child be announced on a pipe; return the end to read.
+
+    Orphans of a command that runs for days must not stay as zombies until it ends.
+    """
+    readable, writable = os.pipe()
+    os.set_blocking(readable, False)
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, count_on_the_pipe)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
+    return readable
 
 
 def adopt_orphans() -> bool:
@@ -231,22 +249,10 @@ def enter(cwd: bytes | int) -> None:
 
 def watch(tree: Tree, grace: float) -> None:
     """Return when the sweep is due."""
-    poll = select.poll()
-    poll.register(CONTROL, select.POLLIN)
-    announced = hasattr(os, "pidfd_open")
-    if announced:
-        poll.register(os.pidfd_open(tree.main), select.POLLIN)
-    while True:
-        ready = [fd for fd, _ in poll.poll(None if announced else TICK * 1000)]
-        if CONTROL in ready:
+    while tree.reap() and tree.status is None:
+        if tree.wait_for_death(None, CONTROL):
             return end_politely(tree, grace) if os.read(CONTROL, 64) else None
-        if ready or main_has_ended(tree):
-            return None
-
-
-def main_has_ended(tree: Tree) -> bool:
-    tree.reap()
-    return tree.status is not None
+    return None
 
 
 def end_politely(tree: Tree, grace: float) -> None:
@@ -255,11 +261,10 @@ def end_politely(tree: Tree, grace: float) -> None:
     The grace holds for what a command leaves behind too: `sh -c` often dies before its child has
     cleaned up.
     """
-    deadline = time.monotonic() + grace
     tree.signal(signal.SIGTERM, signal.SIGCONT)
-    while tree.reap() and time.monotonic() < deadline:
-        ready, _, _ = select.select((CONTROL,), (), (), TICK)
-        if ready and not os.read(CONTROL, 64):
+    deadline = time.monotonic() + grace
+    while tree.reap() and (left := deadline - time.monotonic()) > 0:
+        if tree.wait_for_death(left, CONTROL) and not os.read(CONTROL, 64):
             return
 
 
@@ -289,12 +294,13 @@ def main(spec: Spec, grace: float) -> NoReturn:
         stage = "cwd"
         enter(cwd)
         stage = "exec"
+        announcements = hear_of_deaths()
         pid = start(argv, env, mark)
     except OSError as error:
         report(f'{{"failed": "{stage}", "errno": {error.errno}}}')
     else:
         report(f'{{"started": {pid}}}')
-        see_through(Tree(pid, adopts=adopts), grace)
+        see_through(Tree(pid, announcements, adopts=adopts), grace)
     os._exit(0)
 
 

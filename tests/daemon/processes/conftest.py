@@ -34,24 +34,26 @@ def find(marker: str) -> list[int]:
     return found
 
 
+def find_often(marker: str) -> list[int]:
+    """Look three times: one look can miss a process that forks and ends all the time."""
+    return sorted({pid for _ in range(3) for pid in find(marker)})
+
+
 @pytest.fixture
 def marker() -> Iterator[str]:
     """A word that no other process has in its arguments; who has it in the end is killed."""
     marker = f"marked-{uuid4().hex}"
     yield marker
-    for _ in range(100):  # a fork storm that a broken test left outruns one round
-        for pid in find(marker):
+    while left := find_often(marker):
+        for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
 def marked(marker: str) -> Callable[[], list[int]]:
-    """Find the living processes that carry the marker.
-
-    Looks several times: one look can miss a process that forks and ends all the time.
-    """
-    return lambda: sorted({pid for _ in range(3) for pid in find(marker)})
+    """Find the living processes that carry the marker."""
+    return lambda: find_often(marker)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from moorage_daemon.processes.spawn import SpawnError, spawn
 
 
 PYTHON = (sys.executable, "-I", "-S", "-c")
+
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 def start(*argv: str, cwd: Path | int = Path("/"), grace: float = 0.2) -> Process:
@@ -214,6 +216,18 @@ async def test_signal_to_everything_around_stays_inside() -> None:
     assert await run("sh", "-c", "kill -KILL 0") == (Signalled(signal.SIGKILL), "")
 
 
+async def test_orphans_of_a_running_command_are_reaped_while_it_runs(until: Until) -> None:
+    process = start(
+        "sh", "-c", "for i in 1 2 3 4 5; do (true & true &); done; echo ready; sleep 60"
+    )
+    with trio.fail_after(5):
+        async with process.attended():
+            await is_ready(process)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+
+            await until(lambda: len(children.read_text().split()) == 1)
+
+
 async def test_stopped_supervisor_is_woken_by_a_kill() -> None:
     process = start("sh", "-c", "kill -STOP $PPID; echo ready; sleep 60")
     with trio.fail_after(5):
@@ -261,9 +275,9 @@ async def test_kill_and_terminate_can_be_repeated_at_any_time() -> None:
 
 async def test_terminate_lets_the_command_clean_up() -> None:
     program = (
-        "import signal, sys, time\n"
+        "import os, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('tidy'), sys.exit(7)))\n"
-        "print('ready', flush=True)\n"
+        "os.write(1, b'ready\\n')\n"
         "time.sleep(60)\n"
     )
     process = start(*PYTHON, program, grace=5)
@@ -343,9 +357,9 @@ async def test_cancellation_before_the_block_ends_the_command() -> None:
 
 async def test_output_after_a_cancellation_is_still_kept() -> None:
     program = (
-        "import signal, sys, time\n"
+        "import os, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('x' * 100_000), sys.exit()))\n"
-        "print('ready', flush=True)\n"
+        "os.write(1, b'ready\\n')\n"
         "time.sleep(60)\n"
     )
     process = start(*PYTHON, program, grace=3)
