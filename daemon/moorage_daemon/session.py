@@ -22,7 +22,6 @@ from moorage_daemon.log.log import Log
 from moorage_daemon.store.model import (
     BeginBody,
     Head,
-    IntentBody,
     Kind,
     Life,
     OverrideBody,
@@ -34,15 +33,13 @@ from moorage_daemon.store.model import (
 from moorage_daemon.store.port import Store
 from moorage_daemon.turn.asks import Asks
 from moorage_daemon.turn.stage import TurnStage
+from moorage_daemon.turn.standing import StandingAnswers
 from moorage_daemon.turn.turn import Turn
 from moorage_daemon.turn.verdict import NOBODY, Abandoned, Raised, Request, judge
+from moorage_daemon.turn.words import user_chunks
 from moorage_protocol.acp import (
     ConfigOption,
     ConfigOptionUpdate,
-    Resource,
-    ResourceLink,
-    Text,
-    UserMessageChunk,
 )
 from moorage_protocol.errors import (
     Busy,
@@ -148,9 +145,11 @@ class Session:
     queue: deque[Turn] = field(default_factory=deque[Turn])
     stage: TurnStage | None = None
     last_active: float = field(default_factory=trio.current_time)
-    _always: set[str] | None = None
-    _ended: trio.Event | None = None
+    standing: StandingAnswers = field(init=False)
     ends: DetachReason | None = None
+
+    def __post_init__(self) -> None:
+        self.standing = StandingAnswers(self.around.store, self.head.id)
 
     # ---- what others ask
 
@@ -197,7 +196,7 @@ class Session:
         then nothing has changed. A prompt id that is known gives the turn it named, and that one
         is not run again.
         """
-        self._must_take_prompts()
+        self._must_be_writable()
         known = self._known(admission)
         if known is not None:
             return known
@@ -212,7 +211,7 @@ class Session:
             self.queue.append(turn)
         return turn
 
-    def _must_take_prompts(self) -> None:
+    def _must_be_writable(self) -> None:
         if self.head.life is Life.KILLED:
             raise NotFound
         if self.log.failed:
@@ -285,7 +284,7 @@ class Session:
         turn.started_at = self.log.writes.now()
         turn.overrides = self.head.overrides
         generation = turn.generation
-        for chunk in _user_chunks(turn.content, generation):
+        for chunk in user_chunks(turn.content, generation):
             self.log.append(Kind.MESSAGE, chunk, generation=generation, origin=turn.origin)
         turn.content = []
         turn.ready_at = self.log.append(
@@ -465,78 +464,11 @@ class Session:
         self.log.append(Kind.OVERRIDE, OverrideBody(overrides, by))
         return self.log.append(Kind.UPDATE, encode(ConfigOptionUpdate(config_options=options)))
 
-    def _must_be_writable(self) -> None:
-        if self.head.life is Life.KILLED:
-            raise NotFound
-        if self.log.failed:
-            raise SessionState("The session's log cannot be written")
-        if self.log.writes.full:
-            raise StorageError
-
     def touch(self) -> None:
         """Somebody used the session just now."""
         self.last_active = trio.current_time()
-
-    # ---- what the user always allows
-
-    async def is_always(self, rule: str) -> bool:
-        """Whether an earlier answer allowed that for the whole session."""
-        if self._always is None:
-            self._always = await self._recall_rules()
-        return rule in self._always
-
-    async def _recall_rules(self) -> set[str]:
-        rules: set[str] = set()
-        after, more = 0, True
-        while more:
-            page = await self.around.store.entries(self.id, after, kinds=frozenset({Kind.INTENT}))
-            for entry in page.entries:
-                body = msgspec.json.decode(entry.body, type=IntentBody)
-                rules |= {body.rule} if body.rule else set()
-                after = entry.seq
-            more = page.more
-        return rules
-
-    def allow_always(self, rule: str) -> None:
-        """Remember an answer; its record is the intent that follows."""
-        if self._always is not None:
-            self._always.add(rule)
 
 
 def _title(text: str) -> str | None:
     line = " ".join(text.split())
     return line if len(line) <= TITLE else line[: TITLE - 1] + "…"
-
-
-def _user_chunks(content: list[msgspec.Raw], generation: int) -> list[bytes]:
-    """The prompt as updates, block by block; long text in pieces that fit one message."""
-    message = encode(f"{generation}-user")
-    chunks: list[bytes] = []
-    for block in content:
-        if len(bytes(block)) <= _PIECE:
-            chunks.append(_USER_CHUNK % (bytes(block), message))
-        else:
-            chunks += _split(block, f"{generation}-user")
-    return chunks
-
-
-_USER_CHUNK = b'{"sessionUpdate":"user_message_chunk","content":%b,"messageId":%b}'
-_PIECE = 768 * 2**10  # bytes of one block in a message that stays under 1 MiB
-
-
-def _split(block: msgspec.Raw, message: str) -> list[bytes]:
-    """A long text in pieces; of a long file the link, as no client takes it in one message."""
-    found = msgspec.json.decode(block, type=Text | Resource)
-    if isinstance(found, Resource):
-        uri = msgspec.json.decode(found.resource, type=_Named).uri
-        link = ResourceLink(uri=uri, name=uri, size=len(bytes(block)))
-        return [encode(UserMessageChunk(content=link, message_id=message))]
-    step = _PIECE // 6  # a character escapes to at most six bytes
-    return [
-        encode(UserMessageChunk(content=Text(text=found.text[at : at + step]), message_id=message))
-        for at in range(0, len(found.text), step)
-    ]
-
-
-class _Named(msgspec.Struct, frozen=True):
-    uri: str = ""

@@ -17,6 +17,7 @@ from moorage_daemon.log.log import Log
 from moorage_daemon.store.model import AnswerBody, AskBody, IntentBody, Kind, ResultBody
 from moorage_daemon.tools.port import Bench, Killable, Report, Tool, ToolFailed
 from moorage_daemon.turn.asks import Ask, Asks, Decision
+from moorage_daemon.turn.standing import StandingAnswers
 from moorage_daemon.turn.turn import Turn
 from moorage_protocol.acp import (
     PermissionKind,
@@ -76,12 +77,9 @@ class Scene(Protocol):
         """Seconds a question stays open; 0 is for ever."""
         ...
 
-    async def is_always(self, rule: str) -> bool:
-        """Whether the user allowed that for the whole session."""
-        ...
-
-    def allow_always(self, rule: str) -> None:
-        """Remember that for the whole session."""
+    @property
+    def standing(self) -> StandingAnswers:
+        """What the user allowed for the whole session."""
         ...
 
 
@@ -228,7 +226,7 @@ class TurnStage:
 
         def intend(decision: str, *, remember: bool = False) -> None:
             if remember:
-                self.scene.allow_always(rule)
+                self.scene.standing.add(rule)
             self._intend(call, fields, decision, rule if remember else None)
 
         def chosen(kind: PermissionKind) -> None:
@@ -236,7 +234,7 @@ class TurnStage:
 
         if not tool.asks:
             return intend("not_asked")
-        if await self.scene.is_always(rule):
+        if await self.scene.standing.covers(rule):
             return intend("always")
         decision = await self._question(call, fields, chosen)
         if decision is not Decision.ALLOWED:

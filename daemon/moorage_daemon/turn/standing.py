@@ -1,0 +1,47 @@
+"""What a user allowed for the whole of a session.
+
+The record is the intent that such an answer led to; so it survives a restart, and is read from
+the log when it is first asked for.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from moorage_daemon.store.model import IntentBody, Kind
+from moorage_daemon.store.port import Store
+
+
+@dataclass(eq=False)
+class StandingAnswers:
+    """The rules of one session that were answered with "always"."""
+
+    store: Store
+    session_id: str
+    _rules: set[str] | None = None
+
+    async def covers(self, rule: str) -> bool:
+        """Whether an earlier answer allowed that."""
+        if self._rules is None:
+            self._rules = await self._recall()
+        return rule in self._rules
+
+    def add(self, rule: str) -> None:
+        """Remember an answer; its record is the intent that follows."""
+        if self._rules is not None:
+            self._rules.add(rule)
+
+    async def _recall(self) -> set[str]:
+        rules: set[str] = set()
+        after, more = 0, True
+        while more:
+            page = await self.store.entries(self.session_id, after, kinds=_INTENTS)
+            for entry in page.entries:
+                body = msgspec.json.decode(entry.body, type=IntentBody)
+                rules |= {body.rule} if body.rule else set()
+                after = entry.seq
+            more = page.more
+        return rules
+
+
+_INTENTS = frozenset({Kind.INTENT})
