@@ -1,14 +1,18 @@
 """A medium that fails or hangs under the SQLite store."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import cast
 
 import apsw
 import pytest
 import trio
 import trio.testing
 
+from moorage_daemon.store.database import Connection, store_error
 from moorage_daemon.store.port import Change, Store, StoreBroken, StoreError, StoreFull
 from moorage_daemon.store.sqlite import open_sqlite
 from tests.daemon.store.media import Step, io_error, open_medium
@@ -187,6 +191,28 @@ async def rescue(store: Store) -> None:
         await store.reopen()
     except StoreError:
         await store.reopen()  # it failed once, and fails no more
+
+
+@pytest.mark.parametrize(
+    ("code", "number", "meaning"),
+    [
+        (apsw.SQLITE_IOERR_WRITE, errno.EIO, StoreBroken),
+        (apsw.SQLITE_IOERR_WRITE, errno.EDQUOT, StoreFull),
+        (apsw.SQLITE_IOERR_WRITE, errno.EFBIG, StoreFull),
+        (apsw.SQLITE_IOERR_SHMSIZE, errno.ENOSPC, StoreFull),
+        (apsw.SQLITE_IOERR_FSYNC, errno.ENOSPC, StoreBroken),
+        (apsw.SQLITE_IOERR_READ, errno.EIO, StoreBroken),
+    ],
+)
+def test_no_room_is_full_and_a_failed_fsync_is_broken_for_whatever_reason(
+    code: int, number: int, meaning: type[StoreError]
+) -> None:
+    connection = SimpleNamespace(filename="sessions.db", system_errno=number)
+
+    found = store_error(io_error(code), cast("Connection", connection))
+
+    assert type(found) is meaning
+    assert "sessions.db" in str(found)
 
 
 # ---- a medium that hangs
