@@ -313,14 +313,18 @@ class Client:
         prompt: str | Sequence[ContentBlock],
         *,
         on_busy: OnBusy = OnBusy.QUEUE,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> PromptResult:
         """Prompt and wait for the turn's end; what it says goes to the session's attachment.
 
-        Cancelling the wait leaves the turn running. Raises `TurnFailed`, `QueueFull`, `Busy`.
+        Cancelling the wait leaves the turn running. Under `nursery.start` it has started when the
+        prompt is on its way. Raises `TurnFailed`, `QueueFull`, `Busy`.
         """
         wish = PromptMeta(prompt_id=uuid4().hex, on_busy=on_busy)
         params = _prompt_params(session_id, prompt, wish)
-        return await self._ask("session/prompt", params, PromptResult)
+        return await self.connection.request(
+            "session/prompt", params, PromptResult, task_status=task_status
+        )
 
     async def cancel(
         self, session_id: str, *, generation: int | None = None, scope: Scope | None = None

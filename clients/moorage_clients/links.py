@@ -12,7 +12,7 @@ from typing import Protocol
 import trio
 
 from moorage_clients.errors import CannotConnect, ConnectionLost
-from moorage_protocol.framing import LineFramer, Oversize, join_lines
+from moorage_protocol.framing import Framed, LineFramer, join_lines
 from moorage_protocol.rendezvous import open_address
 
 
@@ -37,7 +37,7 @@ class LineLink:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._framer = LineFramer()
-        self._frames: deque[bytes | Oversize] = deque()
+        self._frames: deque[Framed] = deque()
 
     async def receive(self) -> bytes:
         """The next frame."""
@@ -50,8 +50,8 @@ class LineLink:
                 raise ConnectionLost("the daemon closed the connection")
             self._frames.extend(self._framer.receive(bytes(data)))
         frame = self._frames.popleft()
-        if isinstance(frame, Oversize):
-            raise ConnectionLost(f"the daemon sent a frame of more than {frame.limit} bytes")
+        if not isinstance(frame, bytes):
+            raise ConnectionLost("the daemon sent a frame beyond the limit")
         return frame
 
     async def send(self, frames: list[bytes]) -> None:

@@ -201,6 +201,11 @@ def _environment() -> dict[str, str]:
     return environment
 
 
+def pause() -> None:
+    """Wait a moment, where no event loop runs."""
+    time.sleep(PAUSE)
+
+
 def connect(state_dir: str, flags: Sequence[str] = ()) -> socket.socket:
     """Wait for a connection to the daemon, starting one if need be; raises `LaunchFailed`.
 
@@ -209,7 +214,7 @@ def connect(state_dir: str, flags: Sequence[str] = ()) -> socket.socket:
     launch = Launch(state_dir, flags)
     try:
         while (connection := launch.attempt()) is None:
-            time.sleep(PAUSE)  # no event loop runs here
+            pause()
     finally:
         launch.close()
     return connection

@@ -1,0 +1,205 @@
+"""`moorage attach`: follow a session, and prompt it line by line.
+
+A line is a prompt, unless a question is open and the line is an answer to one. The output streams
+on meanwhile: there is no screen to keep in order, so this works over any terminal and any pipe.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import trio
+
+from moorage_clients.attachment import Attachment
+from moorage_clients.cli.choosing import choose
+from moorage_clients.cli.exits import Exit, Failure
+from moorage_clients.cli.invocation import Attach, Invocation
+from moorage_clients.cli.keyboard import Keyboard
+from moorage_clients.cli.opening import run_with_client
+from moorage_clients.cli.questions import Questions, word
+from moorage_clients.cli.screen import Screen
+from moorage_clients.cli.transcript import JsonView, Transcript, View
+from moorage_clients.client import Client
+from moorage_clients.errors import CannotConnect, ConnectionLost
+from moorage_clients.messages import LogEntry, Message
+from moorage_clients.nursery import open_quiet_nursery
+from moorage_clients.plain_text import plain
+from moorage_protocol.errors import NotFound, RpcError, TurnFailed
+from moorage_protocol.moorage import Access, DetachReason, RunningTurn, Snapshot
+
+
+QUIT = "/quit"
+MAX_PROMPTS = 32  # typed ahead and not answered; the daemon's queue takes no more by default
+RETURN_PATIENCE = 60.0  # seconds for a daemon that went away to come back
+RETURN_PAUSE = 0.25  # seconds between two tries
+
+HELP = f"Attached. Type a prompt; {QUIT} or Ctrl-D leaves, Ctrl-C cancels the turn that runs."
+
+
+def attach(invocation: Invocation, command: Attach, screen: Screen) -> Exit:
+    """Follow a session until it ends or the person leaves."""
+    view: View = JsonView(screen) if invocation.json else Transcript(screen, asks=command.watch)
+    answers, heard = trio.open_memory_channel[str](0)
+
+    async def listen() -> str | None:
+        return await heard.receive()
+
+    is_person = sys.stdin.isatty() and not command.watch
+    questions = Questions(
+        command.consent, view, listen if is_person else None,
+        "Answer it with moorage attach in a terminal, or with --allow or --deny.",
+    )  # fmt: skip
+    access = Access.OBSERVER if command.watch else Access.CONTROLLER
+
+    async def work(client: Client) -> Exit:
+        session = await choose(client, command.session, os.getcwd())  # noqa: PTH109
+        async with client.attach(session, command.after, access=access) as attachment:
+            seat = Seat(client, attachment, view, questions, answers, not command.watch)
+            if is_person and not invocation.json:
+                screen.note(HELP)
+            return await seat.follow()
+
+    return run_with_client(
+        invocation.state_dir, work, on_permission=None if command.watch else questions
+    )
+
+
+Leave = Callable[[Exit], None]
+
+
+@dataclass(eq=False)
+class Seat:
+    """A person, or a script, in front of one session; `acts` unless they only look."""
+
+    client: Client
+    attachment: Attachment
+    view: View
+    questions: Questions
+    answers: trio.MemorySendChannel[str]
+    acts: bool
+    _running: int | None = None  # the generation of the turn that runs
+    _prompts: int = 0  # ours, not answered
+    _answered: trio.Event = field(default_factory=trio.Event)
+
+    async def follow(self) -> Exit:
+        """Show the session until it ends or the person leaves."""
+        ended = Exit.OK
+        async with open_quiet_nursery() as nursery:
+
+            def leave(code: Exit) -> None:
+                nonlocal ended
+                ended = code
+                self.questions.is_leaving = True
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(self._watch_for_ctrl_c, nursery, leave)
+            if self.acts:
+                nursery.start_soon(self._read_lines, nursery, leave)
+            leave(await self._show_all())
+        return ended
+
+    # ---- what comes
+
+    async def _show_all(self) -> Exit:
+        self._take_state(self.attachment.snapshot)
+        while True:
+            try:
+                async for message in self.attachment:
+                    self._note_turn(message)
+                    self.view.show(message)
+                return self._ended()
+            except ConnectionLost as error:
+                self.view.note(f"The connection is lost ({error.problem}). Waiting for the daemon.")
+                await self._return()
+
+    def _take_state(self, snapshot: Snapshot) -> None:
+        turn = snapshot.turn
+        self._running = turn.generation if isinstance(turn, RunningTurn) else None
+
+    def _note_turn(self, message: Message) -> None:
+        """What the snapshot knew already is history: it says nothing of what runs now."""
+        if not isinstance(message, LogEntry) or message.seq <= self.attachment.snapshot.seq:
+            return
+        if message.kind == "begin":
+            self._running = message.generation
+        elif message.kind == "verdict":
+            self._running = None
+
+    def _ended(self) -> Exit:
+        if self.attachment.detached is DetachReason.KILLED:
+            self.view.note("The session was killed.")
+            return Exit.KILLED
+        if self.attachment.detached is DetachReason.SHUTDOWN:
+            self.view.note("The daemon is stopping.")
+            return Exit.NO_DAEMON
+        self.view.note("The session was closed.")
+        return Exit.OK
+
+    async def _return(self) -> None:
+        with trio.move_on_after(RETURN_PATIENCE):
+            while True:
+                await trio.sleep(RETURN_PAUSE)
+                try:
+                    self._take_state(await self.attachment.reattach())
+                except (CannotConnect, ConnectionLost):
+                    continue
+                except NotFound:
+                    raise Failure(Exit.KILLED, "The session is gone.") from None
+                self.view.note("The daemon is back.")
+                return
+        raise Failure(Exit.NO_DAEMON, "The daemon did not come back.", "See: moorage daemon logs")
+
+    # ---- what is said
+
+    async def _read_lines(self, nursery: trio.Nursery, leave: Leave) -> None:
+        keyboard = Keyboard(sys.stdin.fileno())
+        while (line := await keyboard.line()) is not None and line.strip() != QUIT:
+            if self.questions.is_asking and word(line) is not None:
+                with suppress(trio.WouldBlock):  # settled in this very moment
+                    self.answers.send_nowait(line)
+            elif line.strip():
+                await self._has_room()
+                self._prompts += 1
+                await nursery.start(self._prompt, line)  # one behind the other, as typed
+        if line is None and not sys.stdin.isatty():
+            while self._prompts:  # a script's last prompt is to be seen to its end
+                await self._answered.wait()
+        leave(Exit.OK)
+
+    async def _has_room(self) -> None:
+        while self._prompts >= MAX_PROMPTS:
+            await self._answered.wait()
+
+    async def _prompt(
+        self, text: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        session = self.attachment.session_id
+        try:
+            await self.client.send_prompt(session, text, task_status=task_status)
+        except (TurnFailed, ConnectionLost):
+            pass  # shown by its verdict; said by whoever shows the session
+        except RpcError as error:
+            self.view.note(f"Not taken: {plain(error.message)}")
+        finally:
+            task_status.started()
+            self._prompts -= 1
+            answered, self._answered = self._answered, trio.Event()
+            answered.set()
+
+    async def _watch_for_ctrl_c(self, nursery: trio.Nursery, leave: Leave) -> None:
+        with trio.open_signal_receiver(signal.SIGINT) as presses:
+            cancelled: int | None = None
+            async for _ in presses:
+                if not self.acts or self._running in (None, cancelled):
+                    break
+                cancelled = self._running
+                self.view.note("Cancelling the turn. Ctrl-C again leaves it running and goes.")
+                nursery.start_soon(self._cancel, cancelled)
+        leave(Exit.DETACHED)
+
+    async def _cancel(self, generation: int | None) -> None:
+        with suppress(ConnectionLost):  # said by whoever shows the session
+            await self.client.cancel(self.attachment.session_id, generation=generation)

@@ -1,0 +1,82 @@
+"""Where a command writes: what was asked for to stdout, all else to stderr.
+
+So `moorage prompt … > answer.txt` holds the agent's words and nothing else, while a person still
+sees what goes on. On a terminal both are one text, and a line is ended before the other begins.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import TextIO
+
+import msgspec
+
+
+@dataclass(eq=False)
+class Channel:
+    """One of the two streams; `is_open` while its last line has no end yet."""
+
+    stream: TextIO
+    is_open: bool = False
+
+    def write(self, text: str) -> None:
+        """Write a piece of text and have it seen."""
+        if text:
+            self.stream.write(text)
+            self.stream.flush()
+            self.is_open = not text.endswith("\n")
+
+    def end_line(self) -> None:
+        """End the line that is open."""
+        if self.is_open:
+            self.write("\n")
+
+
+@dataclass(eq=False)
+class Screen:
+    """Both streams of a command."""
+
+    words: Channel = field(default_factory=lambda: Channel(sys.stdout))
+    notes: Channel = field(default_factory=lambda: Channel(sys.stderr))
+
+    def say(self, text: str) -> None:
+        """Write a piece of what was asked for."""
+        self.notes.end_line()
+        self.words.write(text)
+
+    def remark(self, text: str) -> None:
+        """Write a piece of a line beside it."""
+        self._make_room()
+        self.notes.write(text)
+
+    def note(self, line: str) -> None:
+        """Write a line beside it."""
+        self._make_room()
+        self.notes.end_line()
+        self.notes.write(line + "\n")
+
+    def _make_room(self) -> None:
+        """End the agent's line for a person's eyes; a file gets its words unbroken."""
+        if self.words.stream.isatty():
+            self.words.end_line()
+
+    def end(self) -> None:
+        """End the lines that are open."""
+        self.words.end_line()
+        self.notes.end_line()
+
+    def document(self, value: object) -> None:
+        """Write a value, a struct or builtins, as one line of JSON.
+
+        All of it in ASCII: what an agent said does not get at a terminal this way either.
+        """
+        builtins: object = json.loads(msgspec.json.encode(value))
+        self.words.write(json.dumps(builtins, separators=(",", ":")) + "\n")
+
+
+def open_screen() -> Screen:
+    """The process's own screen; what its encoding cannot write becomes a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr, unused-ignore]
+    return Screen()

@@ -1,0 +1,273 @@
+"""Commands about sessions as a whole: new, ls, log, cancel, kill, configure, status."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from moorage_clients.cli.choosing import choose, is_killed, last_of, live_row, matching, short_ids
+from moorage_clients.cli.exits import Exit, Failure
+from moorage_clients.cli.invocation import Cancel, Configure, Invocation, Kill, Log, Ls, New
+from moorage_clients.cli.opening import run_with_client
+from moorage_clients.cli.screen import Screen
+from moorage_clients.client import Client
+from moorage_clients.plain_text import one_line
+from moorage_protocol.moorage import (
+    CancelOutcome,
+    KillResult,
+    LiveRow,
+    Mode,
+    Overrides,
+    OverridesPatch,
+    Scope,
+    SessionInfo,
+)
+
+
+PAGE = 500  # entries asked for at once
+TITLE_WIDTH = 40  # characters in the table
+SUMMARY_WIDTH = 100  # characters of an entry in a log
+
+OUTCOMES = {
+    CancelOutcome.FIRED: "it stops",
+    CancelOutcome.ALREADY: "it was stopping already",
+    CancelOutcome.FINISHED: "it has ended already",
+    CancelOutcome.STALE: "a later turn runs, nothing was stopped",
+    CancelOutcome.IDLE: "nothing runs",
+}
+
+
+def new(invocation: Invocation, command: New, screen: Screen) -> Exit:
+    """Start a session and print its id."""
+
+    async def work(client: Client) -> Exit:
+        started = await client.new_session(command.cwd, mode=Mode(command.mode), keep_siblings=True)
+        if invocation.json:
+            row = {"sessionId": started.session_id, "cwd": command.cwd, "mode": command.mode}
+            screen.document(row)
+        else:
+            screen.say(started.session_id + "\n")
+        return Exit.OK
+
+    return run_with_client(invocation.state_dir, work)
+
+
+# ---- ls
+
+
+def ls(invocation: Invocation, command: Ls, screen: Screen) -> Exit:
+    """List sessions, the last used first."""
+
+    async def work(client: Client) -> Exit:
+        listed = await client.sessions()
+        rows = [row for row in map(live_row, listed) if row is not None]
+        if command.everything:
+            known = {row.session_id for row in rows}
+            others = (await client.live(everybody=True)).sessions
+            rows += [row for row in others if row.session_id not in known]
+        else:
+            rows = [row for row in rows if not row.killed]
+        if invocation.json:
+            screen.document({"sessions": rows})
+        else:
+            _print_table(rows, _default(listed), screen)
+        return Exit.OK
+
+    return run_with_client(invocation.state_dir, work)
+
+
+def _default(sessions: Sequence[SessionInfo]) -> str | None:
+    try:
+        return last_of(sessions, os.getcwd())  # noqa: PTH109 - as it is, links and all
+    except Failure:
+        return None
+
+
+def _print_table(rows: Sequence[LiveRow], default: str | None, screen: Screen) -> None:
+    if not rows:
+        screen.note("No sessions. Start one with: moorage new")
+        return
+    short = short_ids([row.session_id for row in rows])
+    now = time.time()
+    cells = [["", "ID", "STATE", "MODE", "AGE", "TITLE", "CWD"]]
+    for row in sorted(rows, key=lambda row: -row.updated_at):
+        mark = "*" if row.session_id == default else ""
+        state = "killed" if row.killed else row.state
+        title = one_line(row.title or "-", TITLE_WIDTH)
+        cwd = one_line(row.cwd, 200)
+        cells.append(
+            [mark, short[row.session_id], state, row.mode, age(now - row.updated_at), title, cwd]
+        )
+    widths = [max(len(line[column]) for line in cells) for column in range(6)]
+    for line in cells:
+        padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
+        screen.say("  ".join([*padded, line[6]]).rstrip() + "\n")
+
+
+def age(seconds: float) -> str:
+    """A length of time in its largest unit."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return f"{max(0, int(seconds))}s"
+
+
+# ---- log
+
+
+class _EntryHead(msgspec.Struct, frozen=True):
+    seq: int
+    at: float
+    kind: str
+    generation: int | None = None
+
+
+def log(invocation: Invocation, command: Log, screen: Screen) -> Exit:
+    """Print the entries of a session's log, page by page."""
+
+    async def work(client: Client) -> Exit:
+        cwd = os.getcwd()  # noqa: PTH109
+        session = await choose(client, command.session, cwd, killed=True)
+        after: int | None = command.after
+        while after is not None:
+            page = await client.entries(session, after, limit=PAGE, kinds=command.kinds or None)
+            if page.gap:
+                screen.note("(entries before this were trimmed)")
+            for entry in page.entries:
+                if invocation.json:
+                    screen.document(entry)
+                else:
+                    screen.say(_entry_line(entry) + "\n")
+            after = page.next
+        return Exit.OK
+
+    return run_with_client(invocation.state_dir, work)
+
+
+def _entry_line(entry: msgspec.Raw) -> str:
+    head = msgspec.json.decode(entry, type=_EntryHead)
+    fields: dict[str, object] = json.loads(bytes(entry))
+    for known in ("seq", "at", "kind", "generation"):
+        fields.pop(known, None)
+    at = datetime.fromtimestamp(head.at).astimezone().strftime("%m-%d %H:%M:%S")
+    turn = "-" if head.generation is None else str(head.generation)
+    body = json.dumps(fields, ensure_ascii=False, separators=(", ", ": "))
+    return f"{head.seq:>6}  {at}  {turn:>3}  {head.kind:<8}  {one_line(body, SUMMARY_WIDTH)}"
+
+
+# ---- cancel, kill
+
+
+def cancel(invocation: Invocation, command: Cancel, screen: Screen) -> Exit:
+    """Ask a turn to stop and say what was found."""
+
+    async def work(client: Client) -> Exit:
+        session = await choose(client, command.session, os.getcwd())  # noqa: PTH109
+        scope = None if command.scope is None else Scope(command.scope)
+        found = await client.cancel(session, generation=command.generation, scope=scope)
+        if invocation.json:
+            screen.document({"sessionId": session, "outcome": found.outcome,
+                             "generation": found.generation})  # fmt: skip
+        else:
+            turn = "" if found.generation is None else f"turn {found.generation}: "
+            screen.say(turn + OUTCOMES[found.outcome] + "\n")
+        return Exit.OK
+
+    return run_with_client(invocation.state_dir, work)
+
+
+def kill(invocation: Invocation, command: Kill, screen: Screen) -> Exit:
+    """End sessions; the first that is unknown stops nothing of the others."""
+
+    async def work(client: Client) -> Exit:
+        listed = await client.sessions()
+        if command.everything:
+            chosen = [session.session_id for session in listed if not is_killed(session)]
+        else:
+            chosen = [matching(given, listed, killed=True) for given in command.sessions]
+        killed: list[tuple[str, KillResult]] = []
+        for session in dict.fromkeys(chosen):
+            killed.append((session, await client.kill(session, command.reason)))
+            if not invocation.json:
+                screen.say(_kill_line(*killed[-1]) + "\n")
+        if invocation.json:
+            screen.document({"sessions": [
+                {"sessionId": session, **msgspec.to_builtins(result)} for session, result in killed
+            ]})  # fmt: skip
+        return Exit.OK
+
+    return run_with_client(invocation.state_dir, work)
+
+
+def _kill_line(session: str, result: KillResult) -> str:
+    if not result.killed:
+        return f"{session}: was killed already"
+    processes = f", {result.processes} processes ended" if result.processes else ""
+    turns = f", {len(result.turns)} turns cancelled" if result.turns else ""
+    durable = "" if result.durable else ", not on disk yet"
+    return f"{session}: killed{turns}{processes}{durable}"
+
+
+# ---- configure, status
+
+
+def configure(invocation: Invocation, command: Configure, screen: Screen) -> Exit:
+    """Change a session's model settings, or show them."""
+
+    async def work(client: Client) -> Exit:
+        session = await choose(client, command.session, os.getcwd())  # noqa: PTH109
+        result = await client.configure(session, patch(command.settings))
+        if invocation.json:
+            screen.document({"sessionId": session, "overrides": result.overrides,
+                             "applies": result.applies})  # fmt: skip
+        else:
+            when = " (from the next turn on)" if result.applies == "next_turn" else ""
+            screen.say(_settings_line(result.overrides) + (when if command.settings else "") + "\n")
+        return Exit.OK
+
+    return run_with_client(invocation.state_dir, work)
+
+
+def patch(settings: Sequence[tuple[str, str]]) -> OverridesPatch:
+    """The change that KEY=VALUE words ask for; an empty value clears."""
+    wanted: dict[str, str | float | None] = {}
+    for key, value in settings:
+        wanted[key] = None if not value else float(value) if key == "temperature" else value
+    return msgspec.convert(wanted, OverridesPatch)
+
+
+def _settings_line(overrides: Overrides) -> str:
+    values = msgspec.structs.asdict(overrides)
+    shown = (
+        f"{key}={'(default)' if value is None else one_line(str(value), 200)}"
+        for key, value in values.items()
+    )
+    return " ".join(shown)
+
+
+def status(invocation: Invocation, screen: Screen) -> Exit:
+    """Say what the daemon is doing; starts none."""
+
+    async def work(client: Client) -> Exit:
+        found = await client.status()
+        if invocation.json:
+            screen.document(found)
+            return Exit.OK
+        health = "healthy" if found.store.healthy else "NOT HEALTHY"
+        counts = found.sessions.by_agent.items()
+        agents = ", ".join(f"{count} {one_line(name, 40)}" for name, count in counts)
+        for line in (
+            f"mooraged {found.version}, pid {found.pid}, up {age(time.time() - found.started)}",
+            f"store     {one_line(found.store.name, 40)}, {health}",
+            f"sessions  {found.sessions.live} in memory, {found.sessions.parked} put away"
+            + (f" ({agents})" if agents else ""),
+            f"turns     {found.turns} running",
+            f"clients   {found.connections}",
+        ):
+            screen.say(line + "\n")
+        return Exit.OK
+
+    return run_with_client(invocation.state_dir, work, start=False)

@@ -1,0 +1,251 @@
+"""A session's messages as a person reads them.
+
+What the agent says is written as it comes; tools, plans and verdicts are lines beside it. All of
+it is somebody else's text, so all of it goes through `plain_text`, each speaker's stream through a
+filter of its own: a sequence that is cut by two chunks is still one.
+"""
+
+from typing import Protocol
+
+from moorage_clients.cli.screen import Screen
+from moorage_clients.messages import Admission, Answered, Asked, LogEntry, Message, Unknown, Update
+from moorage_clients.plain_text import PlainText, one_line, plain
+from moorage_protocol.acp import (
+    AgentMessageChunk,
+    AgentThoughtChunk,
+    Chunk,
+    ContentBlock,
+    Diff,
+    Plan,
+    PlanEntry,
+    ResourceLink,
+    Shape,
+    Text,
+    ToolCall,
+    ToolCallContent,
+    ToolCallFields,
+    ToolCallStatus,
+    ToolCallUpdate,
+    ToolContent,
+    UserMessageChunk,
+)
+from moorage_protocol.errors import InvalidParams
+from moorage_protocol.moorage import Cause, Outcome, Verdict
+
+
+TITLE_WIDTH = 100  # characters of a tool's title or a plan's entry
+OUTPUT_LINES = 8  # of what a tool put out; the log has the rest
+
+CAUSES = {
+    Cause.CLIENT_RPC: "a client cancelled it",
+    Cause.ADMIN_KILL: "the session was killed",
+    Cause.SESSION_REMOVED: "the session was closed",
+    Cause.SUPERSEDED: "another prompt took its place",
+    Cause.TURN_TIMEOUT: "it took too long",
+    Cause.SESSION_EXPIRED: "its time was up",
+    Cause.BUDGET: "its budget was spent",
+    Cause.AGENT_DEACTIVATED: "its agent was deactivated",
+    Cause.PARENT_CANCELLED: "the session that it belongs to ended",
+    Cause.SHUTDOWN: "the daemon was stopped",
+    Cause.DAEMON_RESTART: "the daemon ended in the middle of it",
+}
+
+_STATUS = {
+    ToolCallStatus.IN_PROGRESS: "running",
+    ToolCallStatus.COMPLETED: "done",
+    ToolCallStatus.FAILED: "failed",
+}
+_MARKS = {"pending": "[ ]", "in_progress": "[>]", "completed": "[x]"}
+
+
+class View(Protocol):
+    """Somebody who is shown a session's messages."""
+
+    def show(self, message: Message) -> None:
+        """Take the next message."""
+        ...
+
+    def note(self, line: str) -> None:
+        """Take a line of ours for a person."""
+        ...
+
+
+class JsonView:
+    """Every message a line of JSON, as it came; notes for a person go to stderr."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def show(self, message: Message) -> None:
+        """Write the message."""
+        match message:
+            case Update(update=update, seq=seq, generation=generation):
+                shown = update.raw if isinstance(update, Unknown) else update
+                head = {"type": "update", "seq": seq, "generation": generation}
+                self._screen.document({**head, "update": shown})
+            case LogEntry(seq=seq, generation=generation, kind=kind, raw=raw):
+                head = {"type": "entry", "seq": seq, "generation": generation, "kind": kind}
+                self._screen.document({**head, "entry": raw})
+
+    def note(self, line: str) -> None:
+        """Write a line for a person."""
+        self._screen.note(line)
+
+
+class _State(Shape, frozen=True):
+    state: str
+    reason: str | None = None
+
+
+class Transcript:
+    """Writes messages for a person.
+
+    `asks` are shown where nobody here is asked them, `prompts` where they are not known here.
+    """
+
+    def __init__(self, screen: Screen, *, asks: bool = False, prompts: bool = True) -> None:
+        self._screen = screen
+        self._shows_asks = asks
+        self._shows_prompts = prompts
+        self._speaker: tuple[type[Chunk], str | None] | None = None
+        self._filter = PlainText()
+        self._tools: dict[str, str] = {}  # open tool calls by id: title
+        self._plan: list[PlanEntry] = []
+
+    def note(self, line: str) -> None:
+        """Write a line of ours."""
+        self._screen.note(line)
+
+    def show(self, message: Message) -> None:
+        """Write the message, or nothing where a person has no use for it."""
+        if isinstance(message, LogEntry):
+            try:
+                self._entry(message)
+            except InvalidParams:
+                self.note(f"[{plain(message.kind)}]")  # of a newer daemon
+            return
+        match message.update:
+            case AgentMessageChunk() | AgentThoughtChunk() as chunk:
+                self._speak(chunk)
+            case UserMessageChunk() as chunk if self._shows_prompts:
+                self._speak(chunk)
+            case ToolCall() | ToolCallUpdate() as call:
+                self._tool(call)
+            case Plan(entries):
+                self._show_plan(entries)
+            case _:
+                pass  # commands, config options: nothing happened
+
+    # ---- who says what
+
+    def _speak(self, chunk: Chunk) -> None:
+        speaker = (type(chunk), chunk.message_id)
+        if speaker != self._speaker:
+            self._screen.end()
+            self._speaker, self._filter = speaker, PlainText()
+        text = self._filter.feed(_text(chunk.content))
+        if isinstance(chunk, AgentMessageChunk):
+            self._screen.say(text)
+            return
+        mark = "> " if isinstance(chunk, UserMessageChunk) else "~ "
+        start = "" if self._screen.notes.is_open else mark
+        self._screen.remark(start + text.replace("\n", "\n" + mark))
+
+    # ---- tools and plans
+
+    def _tool(self, call: ToolCallFields) -> None:
+        title = one_line(call.title, TITLE_WIDTH) if call.title else None
+        title = title or self._tools.get(call.tool_call_id, "tool")
+        self._tools[call.tool_call_id] = title
+        if call.status is not None and call.status in _STATUS:
+            self.note(f"[{title}] {_STATUS[call.status]}")
+        if call.status in (ToolCallStatus.COMPLETED, ToolCallStatus.FAILED):
+            for content in call.content or []:
+                self._output(content)
+            del self._tools[call.tool_call_id]
+
+    def _output(self, content: ToolCallContent) -> None:
+        match content:
+            case ToolContent(content=block):
+                lines = plain(_text(block)).splitlines()
+            case Diff(path=path):
+                lines = [f"changed {one_line(path, TITLE_WIDTH)}"]
+            case _:
+                return
+        for line in lines[:OUTPUT_LINES]:
+            self.note(f"  {line}")
+        if len(lines) > OUTPUT_LINES:
+            self.note(f"  … {len(lines) - OUTPUT_LINES} more lines")
+
+    def _show_plan(self, entries: list[PlanEntry]) -> None:
+        known = {entry.content for entry in self._plan}
+        if {entry.content for entry in entries} != known:
+            self.note("Plan:")
+            changed = entries
+        else:
+            changed = [entry for entry in entries if entry not in self._plan]
+        for entry in changed:
+            self.note(f"  {_MARKS[entry.status]} {one_line(entry.content, TITLE_WIDTH)}")
+        self._plan = list(entries)
+
+    # ---- entries of the log
+
+    def _entry(self, entry: LogEntry) -> None:
+        match entry.kind:
+            case "prompt":
+                position = entry.read(Admission).position
+                if position:
+                    self.note(f"[turn {entry.generation}] waits, {position} before it")
+            case "verdict":
+                self._screen.end()
+                self._speaker = None
+                for line in verdict_lines(entry.read(Verdict)):
+                    self.note(f"[turn {entry.generation}] {line}")
+            case "ask" if self._shows_asks:
+                self.note(f"[{one_line(entry.read(Asked).title, TITLE_WIDTH)}] asks for permission")
+            case "answer":
+                self._answer(entry.read(Answered))
+            case "state":
+                found = entry.read(_State)
+                reason = f": {one_line(found.reason, TITLE_WIDTH)}" if found.reason else ""
+                if found.state != "active":
+                    self.note(f"[session] {plain(found.state)}{reason}")
+            case _:
+                pass  # beginnings, intents and results show as tool calls
+
+    def _answer(self, answer: Answered) -> None:
+        title = self._tools.get(answer.tool_call_id, "question")
+        said = {"selected": answer.option_id or "answered", "timed_out": "no answer in time"}
+        self.note(f"[{title}] {plain(said.get(answer.outcome, answer.outcome))}")
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """What a person has to be told of a verdict; nothing where a turn simply came to its end."""
+    lines: list[str] = []
+    match verdict.outcome:
+        case Outcome.CANCELLED if verdict.cause is not None:
+            lines.append(f"cancelled ({verdict.cause}): {CAUSES[verdict.cause]}")
+        case Outcome.CANCELLED:
+            lines.append("cancelled")
+        case Outcome.FAILED:
+            lines.append(f"failed ({plain(verdict.code or 'unknown')})")
+        case Outcome.REFUSED:
+            lines.append("refused by the agent")
+        case Outcome.COMPLETED:
+            if verdict.stop_reason not in (None, "end_turn"):
+                lines.append(f"stopped early ({verdict.stop_reason})")
+            if verdict.cancel_lost:
+                lines.append("was done before the cancel arrived")
+    if verdict.forced:
+        lines.append("did not stop by itself and was cut off")
+    return lines
+
+
+def _text(content: ContentBlock) -> str:
+    match content:
+        case Text(text=text):
+            return text
+        case ResourceLink(name=name, uri=uri):
+            return f"[{name}: {uri}]"
+        case _:
+            return "[not text]"
