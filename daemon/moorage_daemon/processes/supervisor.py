@@ -268,13 +268,6 @@ def end_politely(tree: Tree, grace: float) -> None:
             return
 
 
-def let_go_of_output() -> None:
-    """The command alone holds the pipe from now on."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-
-
 def report(line: str) -> None:
     try:  # noqa: SIM105 - contextlib is slow to import
         os.write(CONTROL, line.encode() + b"\n")
@@ -305,8 +298,7 @@ def main(spec: Spec, grace: float) -> NoReturn:
 
 
 def see_through(tree: Tree, grace: float) -> None:
-    let_go_of_output()
-    os.chdir("/")
+    os.chdir("/")  # the command's directory can be unmounted
     watch(tree, grace)
     left = tree.sweep()
     if tree.status is None:

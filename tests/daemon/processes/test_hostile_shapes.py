@@ -97,7 +97,7 @@ async def test_end_of_the_main_process_leaves_nothing(
             assert marked() == []
 
 
-# A storm of processes that fork and end gets away when nobody adopts them: see `orphans`.
+# Not the storm: ending it without a supervisor is a matter of luck and seconds, see `orphans`.
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "fork-storm"])
 async def test_death_of_the_supervisor_leaves_nothing(
     shape: str, hostile: Hostile, marked: Marked

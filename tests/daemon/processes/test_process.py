@@ -395,6 +395,14 @@ async def test_waiting_for_more_returns_at_the_end() -> None:
             assert process.exit == Exited(0)
 
 
+async def test_end_of_a_flood_is_kept() -> None:
+    for _ in range(5):
+        ended, text = await run("sh", "-c", "head -c 2000000 /dev/zero; echo the end")
+
+        assert ended == Exited(0)
+        assert text.endswith("\0the end\n")
+
+
 async def test_flood_is_counted_and_not_kept() -> None:
     process = start("yes")
     with trio.fail_after(5):
