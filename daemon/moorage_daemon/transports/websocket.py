@@ -18,7 +18,7 @@ from http import HTTPStatus
 import trio
 from websockets.exceptions import ConnectionClosed, InvalidState
 from websockets.http11 import Request, Response
-from websockets.protocol import Event, State
+from websockets.protocol import State
 from websockets.trio.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
 
@@ -37,6 +37,7 @@ CLOSE_TIMEOUT = 2.0  # seconds for the closing handshake
 PING_EVERY = 5.0  # seconds without a word from the client before it is asked for one
 PING_PATIENCE = 10.0  # seconds an asked client has
 MAX_QUEUE = 16  # frames read ahead of the connection
+MAX_UNSENT = 1000  # pongs that wait behind a blocked write; a client has one ping open, or a few
 BACKLOG = 128
 BODIES = {
     HTTPStatus.UNAUTHORIZED: "Credential required.\n",
@@ -60,11 +61,6 @@ class Channel(ServerConnection):
     asked_at: float | None = None
     is_cut: bool = False
 
-    def process_event(self, event: Event) -> None:
-        """Whatever comes is a sign of life."""
-        self.heard_at, self.asked_at = trio.current_time(), None
-        super().process_event(event)
-
     def ask_for_life(self) -> bool:
         """Ping a silent client; False when it has been silent for too long.
 
@@ -75,7 +71,7 @@ class Channel(ServerConnection):
         if self.send_lock.locked() or self.state is not State.OPEN or self.on_due is None:
             self.asked_at = None
         elif self.asked_at is not None:
-            return now - self.asked_at <= PING_PATIENCE
+            return now - self.asked_at < PING_PATIENCE
         elif now - self.heard_at >= PING_EVERY:
             self.asked_at = now
             self.protocol.send_ping(b"")
@@ -83,9 +79,17 @@ class Channel(ServerConnection):
         return True
 
     async def send_data(self) -> None:
-        """Send what the protocol has to say, or leave it to the one writer."""
+        """Send what the protocol has to say, or leave it to the one writer.
+
+        The reader comes here with every piece it has read, so this is a sign of life as well:
+        nobody can answer a ping in the middle of a long message.
+        """
+        self.heard_at, self.asked_at = trio.current_time(), None
         if self.on_due is None:
             await super().send_data()
+        elif len(self.protocol.writes) > MAX_UNSENT:
+            logger.warning("a client pings and does not read: closing it")
+            await self.close_stream()
         elif self.protocol.writes:
             self.on_due()
 
@@ -165,15 +169,14 @@ class _Clients:
         assert isinstance(channel, Channel)
         _tune(channel)
         channel.heard_at = trio.current_time()
-        with trio.CancelScope() as scope:
-            self.open[channel] = scope
-            try:
+        try:
+            with trio.CancelScope() as self.open[channel]:
                 await self.serve(WebSocketTransport(channel), channel.principal)
-            finally:
-                del self.open[channel]
-                channel.on_due = None
-        if channel.is_cut:  # nothing can be said behind half a frame
-            await trio.aclose_forcefully(channel.stream)
+        finally:
+            del self.open[channel]
+            channel.on_due = None
+            if channel.is_cut:  # nothing can be said behind half a frame
+                await trio.aclose_forcefully(channel.stream)
 
     async def keep_alive(self) -> None:
         """Find the clients that vanished without a word. One task for all: an idle client
@@ -191,7 +194,7 @@ async def open_websocket(
     address: WebsocketAddress, gate_for: Callable[[int], Gate], serve_client: Serve
 ) -> AsyncGenerator[int]:
     """Listen; gives the port. On leaving the clients get a closing handshake, within a bound."""
-    _hush(logging.getLogger("websockets"))
+    _hush(logging.getLogger("websockets.server"))
     listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
     port: int = listeners[0].socket.getsockname()[1]
     clients = _Clients(serve_client)

@@ -20,7 +20,7 @@ async def write_patiently(sock: trio.socket.SocketType, data: bytes) -> None:
         with trio.move_on_after(STALL) as patience:
             try:
                 sent = await sock.send(rest[:PIECE])
-            except OSError as error:
+            except (OSError, trio.ClosedResourceError) as error:  # or its reader closed it
                 raise TransportClosed from error
             rest = rest[sent:]
         if patience.cancelled_caught:
