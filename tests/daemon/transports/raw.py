@@ -158,9 +158,9 @@ class RawClient:
         session: str = (await self.call("session/new", {"cwd": "/work"}))["sessionId"]
         return session
 
-    async def frame(self) -> Frame | None:
+    async def frame(self, *, patience: float = PATIENCE) -> Frame | None:
         """The next frame; None at the end of the stream."""
-        start = await self._take(2)
+        start = await self._take(2, patience)
         if start is None:
             return None
         length = start[1]
@@ -195,16 +195,16 @@ class RawClient:
         assert data is not None, "the stream ends in the middle of a frame"
         return data
 
-    async def _take(self, count: int) -> bytes | None:
+    async def _take(self, count: int, patience: float = PATIENCE) -> bytes | None:
         while len(self._buffer) < count:
-            if not await self._read():
+            if not await self._read(patience):
                 return None
         taken = bytes(self._buffer[:count])
         del self._buffer[:count]
         return taken
 
-    async def _read(self) -> bool:
-        with trio.fail_after(PATIENCE):
+    async def _read(self, patience: float = PATIENCE) -> bool:
+        with trio.fail_after(patience):
             try:
                 data = await self.stream.receive_some(65536)
             except trio.BrokenResourceError:

@@ -52,7 +52,8 @@ HOSTS = [
         for host in (
             "127.0.0.1", "localhost", "[::1]", "127.0.0.1:7778", "127.0.0.1:77777",
             "moorage.example", f"moorage.example:{PORT}", f"evil.example:{PORT}",
-            f"127.evil.example:{PORT}", f"localhost.evil.example:{PORT}", f"localhost.:{PORT}", f"LOCALHOST:{PORT}",
+            f"127.evil.example:{PORT}", f"localhost.evil.example:{PORT}", f"localhost.:{PORT}",
+            f"LOCALHOST:{PORT}",
             f"0.0.0.0:{PORT}", f"127.1:{PORT}", f"2130706433:{PORT}", f"::1:{PORT}", "",
             f"127.0.0.1:{PORT} ", f"user@127.0.0.1:{PORT}", f"127.0.0.1:{PORT},evil.example",
         )
