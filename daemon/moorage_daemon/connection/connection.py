@@ -57,7 +57,8 @@ class Connection:
     _outbox: Outbox = field(default_factory=Outbox)
     _peer: Peer[Asked] = field(default_factory=lambda: Peer(secrets.randbelow(2**48)))
     _open: dict[RequestId, Work] = field(default_factory=dict[RequestId, Work])
-    _waiting: int = 0
+    _waiting: int = 0  # requests at work in tasks
+    _unsettled: int = 0  # answers that wait for the disk
     _answered: trio.Event | None = None
     _nursery: trio.Nursery | None = None
 
@@ -78,7 +79,7 @@ class Connection:
             self._peer.abandon()
 
     async def _finish(self) -> None:
-        while self._waiting:
+        while self._waiting or self._unsettled:
             self._answered = trio.Event()
             await self._answered.wait()
         await self._outbox.drained()
@@ -177,6 +178,8 @@ class Connection:
 
     def _send_at(self, request_id: RequestId, answer: AtSeq, frames: tuple[bytes, ...]) -> None:
         def settle(error: StorageError | None) -> None:
+            self._unsettled -= 1
+            self._tell()
             attachment = self._outbox.attachments.get(answer.log.session_id)
             if error is not None:
                 self._outbox.put([jsonrpc.encode_error(request_id, error)])
@@ -185,7 +188,13 @@ class Connection:
             else:
                 self._outbox.put(frames)
 
+        self._unsettled += 1
         answer.log.when_durable(answer.seq, settle)
+
+    def _tell(self) -> None:
+        """Something of what `_finish` waits for is done."""
+        if self._answered is not None:
+            self._answered.set()
 
     def _answer_prompt(self, request_id: RequestId, session: Session, turn: Turn) -> None:
         self._open.pop(request_id, None)
@@ -224,8 +233,7 @@ class Connection:
         finally:
             self._waiting -= 1
             self._open.pop(request_id, None)
-            if self._answered is not None:
-                self._answered.set()
+            self._tell()
         if not silent:
             self._answer(request_id, outcome)
 

@@ -111,6 +111,8 @@ async def _serve_one(
 ) -> None:
     try:
         await serve(SocketTransport(sock))
+    except Exception:
+        logger.exception("a connection broke")  # and no other one with it
     finally:
         sock.close()
 
