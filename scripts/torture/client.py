@@ -187,8 +187,7 @@ class Client:
 
     async def prompt(self, session: str, text: str, **meta: Any) -> Pending:
         """Start a turn."""
-        params: Json = {"sessionId": session, "prompt": [{"type": "text", "text": text}]}
-        return await self.start("session/prompt", {**params, "_meta": {"moorage": meta}})
+        return await self.start("session/prompt", prompt_params(session, text, **meta))
 
     async def attach(self, session: str, after: int) -> Json:
         """Follow a session from behind an entry."""
@@ -215,14 +214,18 @@ async def open_client(
     ledgers: dict[str, Ledger] | None = None,
     permission: str | None = "allow",
     receive_buffer: int | None = None,
-    budget: int | None = None,
 ) -> AsyncGenerator[Client]:
-    """Connect and say hello. Leaving closes the connection.
-
-    `budget` is the number of bytes it reads before it is cut.
-    """
+    """Connect and say hello. Leaving closes the connection."""
     link = await open_link(address, carrier, receive_buffer=receive_buffer)
-    link.budget = budget
+    async with talking(link, ledgers=ledgers, permission=permission) as client:
+        yield client
+
+
+@asynccontextmanager
+async def talking(
+    link: Link, *, ledgers: dict[str, Ledger] | None = None, permission: str | None = "allow"
+) -> AsyncGenerator[Client]:
+    """A client on a link, after its hello. Leaving closes the link."""
     client = Client(link, {} if ledgers is None else ledgers, permission)
     problem: Gone | Refused | None = None
     try:
@@ -239,6 +242,12 @@ async def open_client(
         link.socket.close()
     if problem is not None:
         raise problem
+
+
+def prompt_params(session: str, text: str, **meta: Any) -> Json:
+    """The parameters of `session/prompt`."""
+    prompt = [{"type": "text", "text": text}]
+    return {"sessionId": session, "prompt": prompt, "_meta": {"moorage": meta}}
 
 
 HELLO: Json = {"protocolVersion": 1, "clientCapabilities": {}, "_meta": {"moorage": {}}}

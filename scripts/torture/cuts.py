@@ -1,20 +1,22 @@
 """Cuts a client's connection in mid-turn, at any byte, and looks for what it missed.
 
 The client prompts for a stream, is cut (over WebSocket with RST), comes back with the last number
-it has seen, and so on; what it was told over all its connections has to be the log.
+it has seen, and so on; what it was told over all its connections has to be the log. The last thing
+it says is a prompt without its end: nothing of that may run.
 """
 
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import trio
 
-from scripts.torture.client import Client, open_client
+from scripts.torture.client import Client, open_client, prompt_params, talking
 from scripts.torture.daemon import Daemon, complaints, running_daemon
 from scripts.torture.ledger import Ledger, streamed
 from scripts.torture.report import Program, Report, run
-from scripts.torture.wire import Address, Carrier, Gone
+from scripts.torture.wire import Address, Carrier, Gone, Link, open_link
 
 
 PROGRAM = Program("cuts", __doc__, rounds=200, quick_rounds=20)
@@ -62,21 +64,23 @@ class Victim:
 
     async def _follow_and_cut(self, ledger: Ledger) -> bool:
         """Come back, see that a turn runs, be cut; whether that was in mid-turn."""
-        budget = self.report.random.randrange(1, MOST_BYTES)
         before = ledger.last
         with suppress(Gone):
-            async with open_client(
-                self.daemon.address,
-                self.carrier,
-                ledgers={ledger.session: ledger},
-                budget=budget,
-            ) as client:
+            link = await open_link(self.daemon.address, self.carrier)
+            link.budget = self.report.random.randrange(1, MOST_BYTES)
+            link.last_words = self._half_a_prompt(link, ledger.session)
+            async with talking(link, ledgers={ledger.session: ledger}) as client:
                 snapshot = await client.attach(ledger.session, ledger.last)
                 self.reattached += 1
                 self.missed += snapshot["seq"] - before
                 await _prompt_on_and_on(client, ledger)
         await trio.sleep(self.report.random.uniform(0, MOST_AWAY))
         return ledger.is_mid_turn
+
+    def _half_a_prompt(self, link: Link, session: str) -> bytes:
+        message = {"method": "session/prompt", "params": prompt_params(session, "half a prompt")}
+        whole = link.framing.pack(msgspec.json.encode({"jsonrpc": "2.0", "id": 9, **message}))
+        return whole[: self.report.random.randrange(len(whole))]
 
     async def _read_to_the_end(self, ledger: Ledger) -> None:
         async with open_client(

@@ -91,6 +91,12 @@ class Starting:
             return False
         return bool(found["pid"] == self.process.pid)
 
+    async def kill(self) -> None:
+        """SIGKILL before it is ready, and wait for its end."""
+        os.close(self._pipe)
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
     async def ready(self, *, aside: float = 0.0) -> Daemon:
         """Wait for the ready line; `aside` are seconds that its start is not to blame for."""
         line = b""

@@ -148,6 +148,7 @@ class Link:
     socket: trio.socket.SocketType
     framing: Framing
     budget: int | None = None  # bytes to read before it cuts itself
+    last_words: bytes = b""  # sent as they are before the cut
     _may_write: trio.Lock = field(default_factory=trio.Lock)
 
     async def send(self, message: bytes) -> None:
@@ -166,6 +167,7 @@ class Link:
     async def receive(self) -> list[bytes]:
         """Read once; gives the messages that are whole. Raises `Gone`."""
         if self.budget == 0:
+            await self._write(self.last_words)
             self.cut()
             raise Gone("cut")
         try:
