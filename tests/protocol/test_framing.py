@@ -1,8 +1,16 @@
-"""Frames on a byte stream: one a line, whatever the pieces it comes in."""
+"""Frames on a byte stream, whatever the pieces it comes in."""
 
 import pytest
 
-from moorage_protocol.framing import LineFramer, Oversize, join_lines
+from moorage_protocol.framing import (
+    HeaderFramer,
+    LineFramer,
+    Malformed,
+    Oversize,
+    StreamFramer,
+    join_lines,
+    join_with_headers,
+)
 
 
 FRAMES = [b'{"a":1}', b'{"text":"\xe2\x80\xa8 \xf0\x9f\x98\x80"}', b"[]"]
@@ -81,3 +89,121 @@ def test_frame_is_told_oversize_only_when_it_ends() -> None:
 
 def test_joining_no_messages_writes_nothing() -> None:
     assert join_lines([]) == b""
+
+
+# ---- behind headers
+
+
+def by_header(*frames: bytes) -> bytes:
+    return join_with_headers(frames)
+
+
+@pytest.mark.parametrize("at", range(len(by_header(*FRAMES)) + 1))
+def test_frames_behind_headers_are_the_same_wherever_the_stream_is_split(at: int) -> None:
+    stream, framer = by_header(*FRAMES), HeaderFramer()
+
+    assert framer.receive(stream[:at]) + framer.receive(stream[at:]) == FRAMES
+
+
+def test_frames_behind_headers_are_the_same_when_every_byte_comes_alone() -> None:
+    framer, stream = HeaderFramer(), by_header(*FRAMES)
+
+    assert [frame for byte in stream for frame in framer.receive(bytes([byte]))] == FRAMES
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Content-Length: 2",
+        b"content-length:2",
+        b"CONTENT-LENGTH:\t2 ",
+        b"Content-Type: application/vscode-jsonrpc; charset=utf-8\r\nContent-Length: 2",
+        b"Content-Length: 2\r\nContent-Type: x",
+        b"Content-Length: 002",
+    ],
+)
+def test_header_is_read_as_programs_write_it(header: bytes) -> None:
+    assert HeaderFramer().receive(header + b"\r\n\r\n{}") == [b"{}"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Content-Type: x",
+        b"Content-Length:",
+        b"Content-Length: two",
+        b"Content-Length: -2",
+        b"Content-Length: 2.0",
+        b"Content-Length: 0x2",
+        b"Content-Length: 2 2",
+        b"Content-Length: 9999999999999999",
+        b"X-Content-Length: 2",
+        b"",
+    ],
+)
+def test_header_without_a_length_is_told_and_the_stream_goes_on(header: bytes) -> None:
+    stream = header + b"\r\n\r\n" + by_header(b"{}")
+
+    assert HeaderFramer().receive(stream) == [Malformed(), b"{}"]
+
+
+def test_endless_header_is_told_and_not_kept_in_memory() -> None:
+    framer = HeaderFramer()
+
+    told = [frame for _ in range(100) for frame in framer.receive(b"x" * 1000)]
+
+    assert told
+    assert set(told) == {Malformed()}
+    assert framer.receive(b"\r\n\r\n" + by_header(b"{}"))[-1] == b"{}"
+
+
+@pytest.mark.parametrize("piece", [1, 3, 7, 64])
+def test_oversize_frame_behind_a_header_is_told_once_and_skipped(piece: int) -> None:
+    stream = by_header(b"before", b"x" * 9, b"after")
+    framer = HeaderFramer(limit=8)
+
+    pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
+
+    told = [frame for data in pieces for frame in framer.receive(data)]
+    assert told == [b"before", Oversize(8), b"after"]
+
+
+def test_frame_behind_a_header_of_exactly_the_limit_passes() -> None:
+    assert HeaderFramer(limit=8).receive(by_header(b"12345678")) == [b"12345678"]
+
+
+def test_frame_behind_a_header_may_hold_newlines_and_headers() -> None:
+    frame = b'{\n"a":\r\n\r\n"Content-Length: 5"}'
+
+    assert HeaderFramer().receive(by_header(frame, b"{}")) == [frame, b"{}"]
+
+
+def test_frame_behind_a_header_that_was_cut_off_is_no_frame() -> None:
+    assert HeaderFramer().receive(by_header(b"{}")[:-1]) == []
+
+
+# ---- whichever the first byte says
+
+
+@pytest.mark.parametrize("first", [b"C", b"c"])
+def test_letter_begins_a_header(first: bytes) -> None:
+    framer = StreamFramer()
+
+    assert framer.receive(first) == []
+    assert framer.receive(b"ontent-Length: 2\r\n\r\n{}") == [b"{}"]
+    assert framer.join([b"{}"]) == b"Content-Length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize("start", [b"{", b" {", b"\n{", b"["])
+def test_everything_else_begins_a_line(start: bytes) -> None:
+    framer = StreamFramer()
+
+    assert framer.receive(b"") == []
+    assert framer.receive(start + b"}\n") == [start.removeprefix(b"\n") + b"}"]
+    assert framer.join([b"{}"]) == b"{}\n"
+
+
+def test_framing_does_not_change_in_the_middle_of_a_stream() -> None:
+    framer = StreamFramer()
+
+    assert framer.receive(b"{}\nContent-Length: 2\n") == [b"{}", b"Content-Length: 2"]
