@@ -15,7 +15,7 @@ import trio
 from msgspec.structs import replace as replaced
 
 from moorage_daemon.connection.attachment import Asked, Attachment
-from moorage_daemon.connection.outbox import Outbox, Overflow
+from moorage_daemon.connection.outbox import Outbox
 from moorage_daemon.connection.transport import Transport, TransportClosed
 from moorage_daemon.dispatch import broken, dispatch
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, OnVerdict
@@ -54,13 +54,16 @@ class Connection:
     transport: Transport
     identity: Identity
     initialized: bool = False
-    _outbox: Outbox = field(default_factory=Outbox)
+    _outbox: Outbox = field(init=False)
     _peer: Peer[Asked] = field(default_factory=lambda: Peer(secrets.randbelow(2**48)))
     _open: dict[RequestId, Work] = field(default_factory=dict[RequestId, Work])
     _waiting: int = 0  # requests at work in tasks
     _unsettled: int = 0  # answers that wait for the disk
     _answered: trio.Event | None = None
     _nursery: trio.Nursery | None = None
+
+    def __post_init__(self) -> None:
+        self._outbox = Outbox(self._overflowed)
 
     # ---- life
 
@@ -102,9 +105,11 @@ class Connection:
             while True:
                 await self.transport.send(await self._next_write())
         except TransportClosed:
-            pass
-        except Overflow:
-            logger.warning("a client does not take its answers: closing it", extra=self._names())
+            assert self._nursery is not None
+            self._nursery.cancel_scope.cancel()
+
+    def _overflowed(self) -> None:
+        logger.warning("a client does not take its answers: closing it", extra=self._names())
         assert self._nursery is not None
         self._nursery.cancel_scope.cancel()
 

@@ -5,7 +5,7 @@ a share of bytes each: a client that follows a busy session still gets its answe
 control frames are buffered, within bounds; entries stay in their logs until they are written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -19,16 +19,17 @@ MAX_CONTROL_FRAMES = 1000  # a client with that many unread answers does not rea
 MAX_CONTROL_BYTES = 2**20  # beyond one full answer
 
 
-class Overflow(Exception):
-    """The client takes its answers too slowly; the connection has to end."""
-
-
 @dataclass(eq=False, slots=True)
 class Outbox:
-    """Filled from anywhere, emptied by the connection's one writer task."""
+    """Filled from anywhere, emptied by the connection's one writer task.
 
+    `on_overflow` ends the connection: the client takes its answers too slowly. It is called at
+    once, as the writer may be waiting for that client.
+    """
+
+    on_overflow: Callable[[], None]
     attachments: dict[str, Attachment] = field(default_factory=dict[str, Attachment])
-    overflown: bool = False
+    _overflown: bool = False
     _control: list[bytes] = field(default_factory=list[bytes])
     _control_bytes: int = 0
     _transport_is_due: bool = False
@@ -53,18 +54,18 @@ class Outbox:
             self._control_bytes += len(frame)
         many = len(self._control) > MAX_CONTROL_FRAMES
         heavy = len(self._control) > 1 and self._control_bytes > MAX_CONTROL_BYTES
-        self.overflown |= many or heavy
+        if (many or heavy) and not self._overflown:
+            self._overflown = True
+            self.on_overflow()
         self.wake()
 
     async def next(self) -> list[bytes]:
         """Wait for the next write: messages in their order, none when the transport itself is due.
 
-        Raises `Overflow`, and `RpcError` or `StorageError` for a log that cannot be read.
+        Raises `RpcError` or `StorageError` for a log that cannot be read.
         """
         while True:
             self._due = trio.Event()
-            if self.overflown:
-                raise Overflow
             out = self._take_control()
             for attachment in list(self.attachments.values()):
                 if not self._take_entries(attachment, out):
