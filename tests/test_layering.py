@@ -20,6 +20,7 @@ ALLOWED = {
     "moorage_daemon": {
         "moorage_protocol",
         "apsw",
+        "httpx",
         "jsonrpcserver",
         "msgspec",
         "oslash",
@@ -48,6 +49,7 @@ LEAN = {
 # A library that only one place knows can be replaced in one place.
 HOMES = {
     "apsw": "moorage_daemon.store",
+    "httpx": "moorage_daemon.providers",
     "jsonrpcserver": "moorage_daemon.dispatch",
     "oslash": "moorage_daemon.dispatch",  # the results that jsonrpcserver deals in
 }
@@ -65,10 +67,11 @@ LAYERS = (
     ("conductor",),
     ("turn",),
     ("agents",),
-    ("tools",),
+    ("providers", "tools"),
     ("log",),
     ("store",),
     ("settings", "statedir", "identity", "processes"),
+    ("provider_settings",),
 )
 RANK = {module: rank for rank, row in enumerate(LAYERS) for module in row}
 
@@ -173,6 +176,9 @@ def test_no_init_stands_directly_under_a_top_folder() -> None:
         ("moorage_daemon.app", "import numpy"),
         ("moorage_daemon.app", "import jsonrpcserver.dispatcher"),
         ("moorage_daemon.session", "import apsw"),
+        ("moorage_daemon.agents.native", "import httpx"),
+        ("moorage_daemon.providers.port", "from moorage_daemon.agents.port import Stage"),
+        ("moorage_daemon.providers.port", "from moorage_daemon.tools.port import Tool"),
         ("moorage_daemon.session", "from moorage_daemon import sessions"),
         ("moorage_daemon.session", "import moorage_daemon"),
         ("moorage_daemon.session", "from . import turn"),

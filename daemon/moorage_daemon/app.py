@@ -12,19 +12,29 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
+from moorage_daemon.agents.absent import agent_named
+from moorage_daemon.agents.native import NativeAgent
 from moorage_daemon.agents.port import Agent
 from moorage_daemon.agents.scripted import ScriptedAgent
 from moorage_daemon.connection.connection import Connection, stranger
 from moorage_daemon.connection.transport import Transport
+from moorage_daemon.handlers.options import Offered
 from moorage_daemon.handlers.port import About, Desk
 from moorage_daemon.identity import LOCAL, Identity, Principal, TuiKeys
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.log.recovery import recover
+from moorage_daemon.provider_settings import BadProvider
 from moorage_daemon.session import Rules, Surroundings
 from moorage_daemon.sessions import DRAIN_SLACK, open_sessions
 from moorage_daemon.settings import ClosePolicy, Settings, StoreChoice
@@ -85,10 +95,23 @@ class App:
                     nursery.start_soon(connection.drain)
 
 
-def builtin_agents() -> dict[str, Agent]:
-    """The agents that need no configuration."""
-    scripted = ScriptedAgent()
-    return {scripted.name: scripted}
+@asynccontextmanager
+async def open_agents(settings: Settings) -> AsyncGenerator[dict[str, Agent]]:
+    """The agents, by name. The native one needs a provider; raises `AppError` without."""
+    agents: dict[str, Agent] = {"scripted": ScriptedAgent()}
+    if settings.default_provider is None:
+        if settings.default_agent == "native":
+            raise AppError("default_agent is 'native', which needs a provider: [providers.NAME]")
+        yield agents
+        return
+    # Here and not above: an HTTP library takes as long to load as all the rest of the daemon.
+    from moorage_daemon.providers.opening import open_providers
+
+    try:
+        async with open_providers(settings.providers) as providers:
+            yield agents | {"native": NativeAgent(providers, settings.default_provider)}
+    except BadProvider as problem:
+        raise AppError(str(problem)) from problem
 
 
 @asynccontextmanager
@@ -104,10 +127,11 @@ async def open_app(
     `abandon` is called at the very end when an agent does not let go: it has to end the process.
     Raises `AppError`, or `StoreError` when the store cannot be opened.
     """
-    agents = builtin_agents() if agents is None else agents
-    store = _open_store(settings, state)
-    async with open_core(settings, store, state.key, agents, abandon=abandon) as app:
-        yield app
+    opening = open_agents(settings) if agents is None else nullcontext(agents)
+    async with opening as agents:
+        store = _open_store(settings, state)
+        async with open_core(settings, store, state.key, agents, abandon=abandon) as app:
+            yield app
 
 
 @asynccontextmanager
@@ -116,8 +140,9 @@ async def open_app_in_memory(
 ) -> AsyncGenerator[App]:
     """A daemon that leaves nothing behind and is nobody's but its one client's."""
     key = secrets.token_bytes(32)
-    async with open_core(settings, _memory(), key, builtin_agents(), abandon=abandon) as app:
-        yield app
+    async with open_agents(settings) as agents:
+        async with open_core(settings, _memory(), key, agents, abandon=abandon) as app:
+            yield app
 
 
 @asynccontextmanager
@@ -153,7 +178,7 @@ async def open_core(
             sessions=turns,
             agents=bodies,
             store=store,
-            agent_named=agents.__getitem__,
+            agent_named=partial(agent_named, agents),
         )
         sessions = await stack.enter_async_context(open_sessions(around, committer, stored))
         desk = Desk(
@@ -162,7 +187,7 @@ async def open_core(
             tuis=TuiKeys(key),
             agents=agents,
             default_agent=settings.default_agent,
-            providers=settings.providers,
+            providers=Offered(settings.providers, settings.default_provider),
             close_is_served_to_all=settings.close_policy is ClosePolicy.CLOSE,
         )
         app = App(desk)

@@ -10,6 +10,7 @@ import logging
 from dataclasses import dataclass
 
 import trio
+from msgspec.structs import replace
 
 from moorage_daemon.agents.port import Agent, AgentFailed, StageClosed
 from moorage_daemon.log.log import Log
@@ -43,7 +44,7 @@ class Conductor:
         stage.shut()
         assert turn.ending is not None
         request = Request(turn.cause, turn.requested_by, turn.also_requested)
-        return judge(turn.ending, request, turn.tool_calls)
+        return replace(judge(turn.ending, request, turn.tool_calls), usage=turn.usage)
 
 
 async def _until_stirred(turn: Turn, log: Log) -> None:

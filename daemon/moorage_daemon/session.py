@@ -32,6 +32,7 @@ from moorage_daemon.store.model import (
 )
 from moorage_daemon.store.port import Store
 from moorage_daemon.turn.asks import Asks
+from moorage_daemon.turn.history import History
 from moorage_daemon.turn.stage import TurnStage
 from moorage_daemon.turn.standing import StandingAnswers
 from moorage_daemon.turn.turn import Turn
@@ -145,10 +146,12 @@ class Session:
     queue: deque[Turn] = field(default_factory=deque[Turn])
     stage: TurnStage | None = None
     last_active: float = field(default_factory=trio.current_time)
+    history: History = field(init=False)
     standing: StandingAnswers = field(init=False)
     ends: DetachReason | None = None
 
     def __post_init__(self) -> None:
+        self.history = History(self.around.store, self.head.id)
         self.standing = StandingAnswers(self.around.store, self.head.id)
 
     # ---- what others ask

@@ -10,13 +10,15 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from platformdirs import user_config_path
 
+from moorage_daemon.provider_settings import BadProvider, ProviderSettings, read_providers
 from moorage_protocol.rendezvous import default_state_dir
 
 
@@ -28,6 +30,7 @@ MAX_PORT = 65535
 MAX_TIMEOUT = 31_536_000  # seconds; a year, beyond it 0 says what is meant
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_PROVIDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+")
 _HOST = re.compile(r"[^\s/?#@*,]+")
 _ADDRESS = re.compile(r"(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
@@ -76,9 +79,16 @@ class Flags:
     websocket: str | None = None  # HOST:PORT, "" for --no-websocket
 
 
+def _no_providers() -> Mapping[str, ProviderSettings]:
+    return MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Every choice, checked. Of the timeouts 0 means none."""
+    """Every choice, checked. Of the timeouts 0 means none.
+
+    `default_provider` is one of `providers`, and None only where there are none.
+    """
 
     state_dir: Path
     default_agent: str = "scripted"
@@ -91,7 +101,8 @@ class Settings:
     turn_timeout_seconds: float = 0
     permission_timeout_seconds: float = 0
     close_policy: ClosePolicy = ClosePolicy.DETACH
-    providers: tuple[str, ...] = ()  # names; nothing configures one yet
+    providers: Mapping[str, ProviderSettings] = field(default_factory=_no_providers)
+    default_provider: str | None = None
 
 
 def load_settings(flags: Flags, env: Mapping[str, str] = os.environ) -> Settings:
@@ -131,7 +142,22 @@ def _read_file(named: str | None) -> dict[str, Any]:
         raise SettingsError(str(path), "is not UTF-8 text") from error
     except (ValueError, RecursionError) as error:  # RecursionError: brackets, too deep
         raise SettingsError(str(path), f"is not TOML: {error}") from error
-    return {key: _value(str(path), key, value) for key, value in found.items()}
+    chosen = {key: _value(str(path), key, value) for key, value in found.items()}
+    return chosen | _default_provider(str(path), chosen)
+
+
+def _default_provider(source: str, chosen: Mapping[str, Any]) -> dict[str, str]:
+    """Which provider is meant where none is named; nobody guesses among several."""
+    providers: Mapping[str, ProviderSettings] = chosen.get("providers", {})
+    named: str | None = chosen.get("default_provider")
+    if named is None and len(providers) == 1:
+        named = next(iter(providers))
+    if named is None and not providers:
+        return {}
+    if named is None or named not in providers:
+        known = ", ".join(providers) or "none"
+        raise SettingsError(source, f"default_provider must name a provider, there are: {known}")
+    return {"default_provider": named}
 
 
 def _default_file() -> Path:
@@ -150,6 +176,8 @@ def _value(source: str, key: str, value: object) -> object:
         raise SettingsError(source, f"unknown key {key[:64]!r}, there are: {known}")
     try:
         return rule.read(value)
+    except BadProvider as error:
+        raise SettingsError(source, str(error)) from error
     except ValueError as error:
         raise SettingsError(source, f"{key} must be {rule.allowed}") from error
 
@@ -181,6 +209,10 @@ def _seconds(most: int) -> Callable[[object], float]:
         return value
 
     return read
+
+
+def _providers(value: object) -> Mapping[str, ProviderSettings]:
+    return MappingProxyType(read_providers(value))
 
 
 def _queue_size(value: object) -> int:
@@ -244,4 +276,6 @@ _RULES = {
         f"seconds up to {MAX_TIMEOUT}, or 0 for none", _seconds(MAX_TIMEOUT)
     ),
     "close_policy": _Rule('"detach" or "close"', ClosePolicy),
+    "default_provider": _Rule("the name of a configured provider", _text(_PROVIDER)),
+    "providers": _Rule("tables: [providers.NAME]", _providers),
 }

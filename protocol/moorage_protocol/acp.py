@@ -230,6 +230,13 @@ class SessionInfoUpdate(Shape, frozen=True, tag_field="sessionUpdate", tag="sess
     updated_at: str | UnsetType | None = UNSET
 
 
+class UsageUpdate(Shape, frozen=True, tag_field="sessionUpdate", tag="usage_update"):
+    """Tokens in the model's context now, and how many fit."""
+
+    used: int
+    size: int
+
+
 SessionUpdate = (
     UserMessageChunk
     | AgentMessageChunk
@@ -240,6 +247,7 @@ SessionUpdate = (
     | AvailableCommandsUpdate
     | ConfigOptionUpdate
     | SessionInfoUpdate
+    | UsageUpdate
 )
 
 

@@ -337,6 +337,13 @@ class ToolCallCounts(Shape, frozen=True, omit_defaults=False):
     unknown: int = 0
 
 
+class TokenUsage(Shape, frozen=True, omit_defaults=False):
+    """Tokens of one turn, as its model counts them."""
+
+    input_tokens: int
+    output_tokens: int
+
+
 class Verdict(Shape, frozen=True):
     """How a turn ended, once and for ever. `cause` is set if and only if it was cancelled."""
 
@@ -349,6 +356,7 @@ class Verdict(Shape, frozen=True):
     code: str | None = None
     stop_reason: StopReason | None = None
     tool_calls: ToolCallCounts = ToolCallCounts()
+    usage: TokenUsage | None = None
 
 
 class TurnRecord(Shape, frozen=True):

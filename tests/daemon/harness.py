@@ -11,6 +11,7 @@ import trio
 from moorage_daemon.agents.port import Agent
 from moorage_daemon.app import OWNER, App, open_core
 from moorage_daemon.identity import Principal
+from moorage_daemon.provider_settings import ProviderKind, ProviderSettings
 from moorage_daemon.session import Session
 from moorage_daemon.sessions import DRAIN_SLACK, Sessions
 from moorage_daemon.settings import Settings
@@ -26,6 +27,7 @@ from tests.daemon.twin import Client, Json, memory_pair
 GRACE = 2.0  # seconds; less than a test's patience
 EPOCH = 1_000_000_000.0  # seconds since 1970 at which the tests' clock starts
 KEY = b"k" * 32
+PROVIDER = ProviderSettings(ProviderKind.OPENAI, "http://127.0.0.1:9", "small", ("large",))
 
 
 @dataclass(eq=False)
@@ -100,7 +102,8 @@ def some_settings(**changes: Any) -> Settings:
     defaults: Json = {
         "default_agent": "puppet",
         "grace_seconds": GRACE,
-        "providers": ("anthropic.default", "ollama.default"),
+        "providers": dict.fromkeys(("anthropic.default", "ollama.default"), PROVIDER),
+        "default_provider": "ollama.default",
     }
     return Settings(state_dir=Path("/nowhere"), **(defaults | changes))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from platformdirs import user_config_path
 
+from moorage_daemon.provider_settings import ProviderKind, ProviderSettings
 from moorage_daemon.settings import (
     ClosePolicy,
     Flags,
@@ -44,7 +45,8 @@ def test_missing_default_file_means_defaults(home: Path) -> None:
     assert settings.default_agent == "scripted"
     assert settings.store is StoreChoice.SQLITE
     assert settings.websocket == WebsocketAddress("127.0.0.1", 0)
-    assert settings.allowed_origins == settings.allowed_hosts == settings.providers == ()
+    assert settings.allowed_origins == settings.allowed_hosts == ()
+    assert (settings.providers, settings.default_provider) == ({}, None)
     assert (settings.prompt_queue, settings.grace_seconds) == (32, 5)
     assert settings.turn_timeout_seconds == settings.permission_timeout_seconds == 0
     assert settings.close_policy is ClosePolicy.DETACH
@@ -68,6 +70,22 @@ def test_every_key_of_the_file_arrives(home: Path) -> None:
         turn_timeout_seconds = 60
         permission_timeout_seconds = 600.0
         close_policy = "close"
+        default_provider = "two"
+        [providers.one]
+        kind = "openai"
+        base_url = "https://api.example.org/v1"
+        model = "m"
+        [providers.two]
+        kind = "openai"
+        base_url = "http://localhost:11434/v1/"
+        model = "small model:7b"
+        models = ["large"]
+        api_key_file = "~/key"
+        context_tokens = 8192
+        connect_seconds = 1
+        first_token_seconds = 2
+        silence_seconds = 3.5
+        retry_seconds = 0
     """
     expected = Settings(
         state_dir=home / ".local/state/moorage",
@@ -81,6 +99,22 @@ def test_every_key_of_the_file_arrives(home: Path) -> None:
         turn_timeout_seconds=60,
         permission_timeout_seconds=600,
         close_policy=ClosePolicy.CLOSE,
+        default_provider="two",
+        providers={
+            "one": ProviderSettings(ProviderKind.OPENAI, "https://api.example.org/v1", "m"),
+            "two": ProviderSettings(
+                ProviderKind.OPENAI,
+                "http://localhost:11434/v1",
+                "small model:7b",
+                models=("large",),
+                api_key_file=home / "key",
+                context_tokens=8192,
+                connect_seconds=1,
+                first_token_seconds=2,
+                silence_seconds=3.5,
+                retry_seconds=0,
+            ),
+        },
     )
 
     assert load(home, text) == expected
@@ -90,7 +124,7 @@ def test_every_key_of_the_file_arrives(home: Path) -> None:
         for field in dataclasses.fields(Settings)
         if getattr(expected, field.name) == getattr(defaults, field.name)
     }
-    assert unchanged == {"state_dir", "providers"}
+    assert unchanged == {"state_dir"}
 
 
 def test_flag_beats_variable_and_variable_beats_default_file(home: Path) -> None:
@@ -251,7 +285,7 @@ def test_bad_value_is_one_line_with_file_and_key_and_what_is_allowed(
     assert len(line.splitlines()) == 1
 
 
-@pytest.mark.parametrize("key", ["promt_queue", "providers", "state_dir", '"a\\nb"'])
+@pytest.mark.parametrize("key", ["promt_queue", "provider", "state_dir", '"a\\nb"'])
 def test_unknown_key_is_named_beside_the_known_ones(home: Path, key: str) -> None:
     with pytest.raises(SettingsError, match=r"unknown key .*prompt_queue") as caught:
         load(home, f"{key} = 1")

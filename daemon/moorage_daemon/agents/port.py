@@ -8,7 +8,7 @@ import msgspec
 
 from moorage_daemon.tools.port import Report, Tool
 from moorage_protocol.acp import AvailableCommand, ContentBlock, PlanEntry, StopReason, ToolKind
-from moorage_protocol.moorage import Overrides
+from moorage_protocol.moorage import Overrides, TokenUsage
 
 
 A = TypeVar("A", bound=msgspec.Struct)
@@ -38,6 +38,14 @@ class Prompt:
     text: str
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """An earlier turn: what was asked, and what was answered until it ended, "" for nothing."""
+
+    prompt: str
+    answer: str
+
+
 class Stage(Protocol):
     """What an agent has during one turn.
 
@@ -55,6 +63,10 @@ class Stage(Protocol):
         """The model settings of this turn; they do not change while it runs."""
         ...
 
+    async def history(self, characters: int) -> Sequence[Exchange]:
+        """The earlier turns of the session, oldest first: the newest that fit."""
+        ...
+
     async def say(self, text: str) -> None:
         """Stream a piece of the answer."""
         ...
@@ -65,6 +77,10 @@ class Stage(Protocol):
 
     async def plan(self, entries: Sequence[PlanEntry]) -> None:
         """Show the plan, whole each time."""
+        ...
+
+    async def tell_usage(self, usage: TokenUsage, size: int | None) -> None:
+        """What the turn took, as its model counts; `size` is how many tokens the model takes."""
         ...
 
     async def ask(self, title: str, kind: ToolKind = ToolKind.OTHER) -> bool:

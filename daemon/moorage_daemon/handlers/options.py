@@ -3,6 +3,10 @@
 The current value is always in the list: an exact value set by other means appears as one.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from moorage_daemon.provider_settings import ProviderSettings
 from moorage_protocol.acp import ConfigOption, SelectOption
 from moorage_protocol.moorage import Overrides
 
@@ -11,11 +15,25 @@ DEFAULT = "default"
 TEMPERATURES = ("0.0", "0.2", "0.5", "0.7", "1.0", "1.5", "2.0")
 
 
-def config_options(overrides: Overrides, providers: tuple[str, ...]) -> list[ConfigOption]:
+@dataclass(frozen=True)
+class Offered:
+    """The configured providers; `default` is meant where none is chosen, None if there are none."""
+
+    providers: Mapping[str, ProviderSettings]
+    default: str | None
+
+    def models(self, provider: str | None) -> tuple[str, ...]:
+        """The models to choose from when that provider is chosen."""
+        settings = self.providers.get(provider or self.default or "")
+        return settings.choices if settings is not None else ()
+
+
+def config_options(overrides: Overrides, offered: Offered) -> list[ConfigOption]:
     """All options of a session with their current values."""
+    models, providers = offered.models(overrides.model_provider), tuple(offered.providers)
     temperature = None if overrides.temperature is None else str(overrides.temperature)
     return [
-        _option("model", "Model", "model", overrides.model, ()),
+        _option("model", "Model", "model", overrides.model, models),
         _option(
             "model_provider", "Model provider", "model_config", overrides.model_provider, providers
         ),

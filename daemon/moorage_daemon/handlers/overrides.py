@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from moorage_daemon.handlers.options import DEFAULT, config_options
+from moorage_daemon.handlers.options import DEFAULT, Offered, config_options
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Peer
 from moorage_daemon.identity import Verb
 from moorage_daemon.session import Session
@@ -74,12 +74,12 @@ def _apply(
     return session.configure(overrides, options, peer.identity.tui), options
 
 
-def patched(old: Overrides, patch: OverridesPatch, providers: tuple[str, ...]) -> Overrides:
+def patched(old: Overrides, patch: OverridesPatch, offered: Offered) -> Overrides:
     """The overrides after a patch; raises `InvalidParams` and changes nothing if it is invalid.
 
     A provider without a model clears the model: the old name means nothing to the new provider.
     """
-    _check_patch(patch, providers)
+    _check_patch(patch, offered)
     changes = {
         name: value
         for name in patch.__struct_fields__
@@ -90,10 +90,10 @@ def patched(old: Overrides, patch: OverridesPatch, providers: tuple[str, ...]) -
     return msgspec.structs.replace(old, **changes)
 
 
-def _check_patch(patch: OverridesPatch, providers: tuple[str, ...]) -> None:
+def _check_patch(patch: OverridesPatch, offered: Offered) -> None:
     if isinstance(patch.model, str) and not 1 <= len(patch.model) <= MAX_NAME:
         raise InvalidParams(f"Invalid params: model must have 1 to {MAX_NAME} characters")
-    if isinstance(patch.model_provider, str) and patch.model_provider not in providers:
+    if isinstance(patch.model_provider, str) and patch.model_provider not in offered.providers:
         raise InvalidParams("Invalid params: model_provider is not configured")
     if isinstance(patch.temperature, float) and not 0 <= patch.temperature <= MAX_TEMPERATURE:
         raise InvalidParams("Invalid params: temperature must be from 0 to 2")

@@ -6,7 +6,9 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from moorage_daemon.agents.absent import agent_named
 from moorage_daemon.agents.port import Agent
+from moorage_daemon.handlers.options import Offered
 from moorage_daemon.identity import Identity, TuiKeys
 from moorage_daemon.log.log import Log
 from moorage_daemon.session import Session
@@ -73,13 +75,13 @@ class Desk:
     tuis: TuiKeys
     agents: dict[str, Agent]
     default_agent: str
-    providers: tuple[str, ...]
+    providers: Offered
     close_is_served_to_all: bool
     connected: Callable[[], list[Identity]] = field(default=list)
 
     def agent_named(self, name: str) -> Agent:
-        """The configured agent of that name."""
-        return self.agents[name]
+        """The agent of that name, or a stand-in for one that is not configured any more."""
+        return agent_named(self.agents, name)
 
 
 class Peer(Protocol):

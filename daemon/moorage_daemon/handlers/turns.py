@@ -10,6 +10,7 @@ from moorage_daemon.identity import Verb
 from moorage_daemon.log.records import turn_records
 from moorage_daemon.session import Admission, Known, Session
 from moorage_daemon.store.model import Entry, Kind, VerdictBody
+from moorage_daemon.turn.words import text_of
 from moorage_protocol import lenient
 from moorage_protocol.acp import (
     Audio,
@@ -17,11 +18,8 @@ from moorage_protocol.acp import (
     Empty,
     Image,
     Meta,
-    Resource,
-    ResourceLink,
     SessionParams,
     StopReason,
-    Text,
 )
 from moorage_protocol.errors import InvalidParams, RpcError, StorageError, TurnFailed
 from moorage_protocol.moorage import (
@@ -93,28 +91,10 @@ def read_prompt(content: Sequence[msgspec.Raw]) -> Prompt:
     for block in blocks:
         if isinstance(block, Image | Audio):
             raise InvalidParams("Invalid params: prompt: images and audio are not supported")
-    text = "\n".join(_as_text(block) for block in blocks).strip()
+    text = "\n".join(text_of(block) for block in blocks).strip()
     if not text:
         raise InvalidParams("Invalid params: prompt is blank")
     return Prompt(blocks, text)
-
-
-class _TextResource(msgspec.Struct, frozen=True):
-    uri: str = ""
-    text: str = ""
-
-
-def _as_text(block: ContentBlock) -> str:
-    match block:
-        case Text():
-            return block.text
-        case ResourceLink():
-            return block.uri
-        case Resource():
-            resource = lenient.decode(block.resource, _TextResource)
-            return resource.text or resource.uri
-        case Image() | Audio():
-            return ""
 
 
 # ---- the answer to a prompt

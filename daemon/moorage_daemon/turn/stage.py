@@ -12,11 +12,12 @@ from typing import Protocol, TypeVar
 import msgspec
 import trio
 
-from moorage_daemon.agents.port import CallRefused, StageClosed
+from moorage_daemon.agents.port import CallRefused, Exchange, StageClosed
 from moorage_daemon.log.log import Log
 from moorage_daemon.store.model import AnswerBody, AskBody, IntentBody, Kind, ResultBody
 from moorage_daemon.tools.port import Bench, Killable, Report, Tool, ToolFailed
 from moorage_daemon.turn.asks import Ask, Asks, Decision
+from moorage_daemon.turn.history import History
 from moorage_daemon.turn.standing import StandingAnswers
 from moorage_daemon.turn.turn import Turn
 from moorage_protocol.acp import (
@@ -31,9 +32,10 @@ from moorage_protocol.acp import (
     ToolCallUpdate,
     ToolContent,
     ToolKind,
+    UsageUpdate,
 )
 from moorage_protocol.jsonrpc import encode
-from moorage_protocol.moorage import Overrides
+from moorage_protocol.moorage import Overrides, TokenUsage
 
 
 A = TypeVar("A", bound=msgspec.Struct)
@@ -78,6 +80,11 @@ class Scene(Protocol):
         ...
 
     @property
+    def history(self) -> History:
+        """What was said in it so far."""
+        ...
+
+    @property
     def standing(self) -> StandingAnswers:
         """What the user allowed for the whole session."""
         ...
@@ -117,6 +124,11 @@ class TurnStage:
         """The turn's model settings."""
         return self.turn.overrides
 
+    async def history(self, characters: int) -> Sequence[Exchange]:
+        """The earlier turns."""
+        turn = self.turn
+        return await self.scene.history.before(turn.generation, turn.ready_at, characters)
+
     async def say(self, text: str) -> None:
         """Stream a piece of the answer."""
         await self._stream("agent_message_chunk", text)
@@ -137,6 +149,15 @@ class TurnStage:
     async def plan(self, entries: Sequence[PlanEntry]) -> None:
         """Show the plan."""
         self._show(Kind.PLAN, Plan(entries=list(entries)))
+        await self.scene.log.room()
+
+    async def tell_usage(self, usage: TokenUsage, size: int | None) -> None:
+        """Note what the turn took; told where it says how full the context is."""
+        self._must_be_open()
+        self.turn.usage = usage
+        if size is not None:
+            used = usage.input_tokens + usage.output_tokens
+            self._show(Kind.UPDATE, UsageUpdate(used=used, size=size))
         await self.scene.log.room()
 
     def _show(self, kind: Kind, update: msgspec.Struct) -> int:

@@ -13,7 +13,14 @@ import trio
 from moorage_daemon.agents.port import Prompt
 from moorage_daemon.store.model import VerdictBody
 from moorage_daemon.turn.verdict import Ending
-from moorage_protocol.moorage import AlsoRequested, CancelOutcome, Cause, Overrides, ToolCallCounts
+from moorage_protocol.moorage import (
+    AlsoRequested,
+    CancelOutcome,
+    Cause,
+    Overrides,
+    TokenUsage,
+    ToolCallCounts,
+)
 
 
 @dataclass(eq=False)
@@ -43,6 +50,7 @@ class Turn:
     ending: Ending | None = None
     verdict: VerdictBody | None = None
     verdict_seq: int = 0
+    usage: TokenUsage | None = None
     tool_calls: ToolCallCounts = field(default_factory=ToolCallCounts)
     stirred: trio.Event = field(default_factory=trio.Event)
     ended: trio.Event = field(default_factory=trio.Event)

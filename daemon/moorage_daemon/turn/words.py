@@ -1,4 +1,4 @@
-"""A user's words as updates: what a prompt looks like in the transcript.
+"""A user's words: what they mean as text, and what they look like in the transcript.
 
 Every message fits the smallest message limit among widely used clients, so a long prompt is
 several of them.
@@ -6,7 +6,16 @@ several of them.
 
 import msgspec
 
-from moorage_protocol.acp import Resource, ResourceLink, Text, UserMessageChunk
+from moorage_protocol import lenient
+from moorage_protocol.acp import (
+    Audio,
+    ContentBlock,
+    Image,
+    Resource,
+    ResourceLink,
+    Text,
+    UserMessageChunk,
+)
 from moorage_protocol.jsonrpc import encode
 
 
@@ -42,3 +51,22 @@ def _split(block: msgspec.Raw, message: str) -> list[bytes]:
 
 class _Named(msgspec.Struct, frozen=True):
     uri: str = ""
+
+
+def text_of(block: ContentBlock) -> str:
+    """What a block says to a model that reads text; raises `InvalidParams` if it is malformed."""
+    match block:
+        case Text():
+            return block.text
+        case ResourceLink():
+            return block.uri
+        case Resource():
+            resource = lenient.decode(block.resource, _TextResource)
+            return resource.text or resource.uri
+        case Image() | Audio():
+            return ""
+
+
+class _TextResource(msgspec.Struct, frozen=True):
+    uri: str = ""
+    text: str = ""
