@@ -69,7 +69,7 @@ logger = logging.getLogger(__name__)
 
 EXCERPT = 1000  # characters of a prompt kept in its admission: enough to recognise it in a list
 TITLE = 80  # characters of a title made from a prompt
-REMEMBERED_PROMPTS = 32  # prompt ids a session knows again: more than can be unanswered at once
+REMEMBERED_PROMPTS = 32  # prompt ids a session knows again beside those not yet answered
 
 
 @dataclass(frozen=True)
@@ -249,14 +249,10 @@ class Session:
     def _new_turn(self, admission: Admission) -> Turn:
         generation = self.head.generation + 1
         limits = [limit for limit in (admission.limit, self.around.rules.turn_limit) if limit]
-        refs = self.head.prompts
-        if admission.prompt_id is not None:
-            ref = PromptRef(admission.prompt_id, admission.digest, generation)
-            refs = (*refs, ref)[-REMEMBERED_PROMPTS:]
         self._write_head(
             generation=generation,
             open_turns=(*self.head.open_turns, generation),
-            prompts=refs,
+            prompts=self._remembering(admission, generation),
             title=self.head.title or _title(admission.prompt.text),
         )
         return Turn(
@@ -268,6 +264,15 @@ class Session:
             limit=min(limits, default=0.0),
             prompt_id=admission.prompt_id,
         )
+
+    def _remembering(self, admission: Admission, generation: int) -> tuple[PromptRef, ...]:
+        """The prompt ids to know again: those of open turns, and the last others."""
+        refs = self.head.prompts
+        if admission.prompt_id is not None:
+            refs = (*refs, PromptRef(admission.prompt_id, admission.digest, generation))
+        old = refs[:-REMEMBERED_PROMPTS]
+        kept = tuple(ref for ref in old if ref.generation in self.head.open_turns)
+        return (*kept, *refs[-REMEMBERED_PROMPTS:])
 
     def _write_admission(self, turn: Turn, admission: Admission) -> None:
         waits = self.turn is not None
