@@ -1,12 +1,13 @@
 """The core as it is in life, on a store in memory, with clients in memory and a puppet as agent."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import trio
+import trio.testing
 
 from moorage_daemon.agents.port import Agent
 from moorage_daemon.app import OWNER, App, open_core
@@ -91,6 +92,16 @@ async def copy_of(store: Store) -> MemoryStore:
         entries = tuple(await all_entries(store, stored.head.id))
         await copy.commit([Change(stored.head.id, entries, stored.head, create=True)])
     return copy
+
+
+def simulated(main: Callable[[], Awaitable[Any]], **settings: Any) -> Any:
+    """`trio.run` on a clock that jumps to the next deadline whenever nothing else happens.
+
+    Whole modules say `pytestmark = pytest.mark.trio(run=simulated)`: only the arguments of a test
+    itself, and not those of its fixtures, could give it a clock.
+    """
+    settings["clock"] = trio.testing.MockClock(autojump_threshold=0)
+    return trio.run(main, **settings)
 
 
 def now() -> float:

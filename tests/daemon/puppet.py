@@ -68,7 +68,7 @@ class Performance:
             await self.begin(act).wait()
 
     async def say(self, text: str) -> None:
-        await self.do(lambda stage: stage.say(text))
+        await self.do(saying(text))
 
     def finish(self, reason: StopReason = StopReason.END_TURN) -> None:
         """Have the agent return."""
@@ -85,6 +85,11 @@ class Performance:
     async def _shielded(self) -> None:
         with trio.CancelScope(shield=True):
             await self.released.wait()
+
+
+def saying(text: str) -> Act:
+    """The act of streaming a piece of text."""
+    return lambda stage: stage.say(text)
 
 
 async def _returning(reason: StopReason) -> StopReason:

@@ -318,7 +318,7 @@ class Client:
         return (await self.start_new(**wish).result()).session_id
 
     def start_new(self, **wish: Any) -> Reply[NewResult]:
-        params = {"cwd": "/work", "mcpServers": [], "_meta": {"moorage": wish}}
+        params: Json = {"cwd": "/work", "mcpServers": [], "_meta": {"moorage": wish}}
         return self.start("session/new", params, NewResult)
 
     def prompt(self, session: str, text: str = "hello", **wish: Any) -> PromptReply:
