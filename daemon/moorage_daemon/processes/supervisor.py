@@ -251,7 +251,7 @@ def watch(tree: Tree, grace: float) -> None:
     """Return when the sweep is due."""
     while tree.reap() and tree.status is None:
         if tree.wait_for_death(None, CONTROL):
-            return end_politely(tree, grace) if os.read(CONTROL, 64) else None
+            return end_politely(tree, grace) if asked() else None
     return None
 
 
@@ -264,8 +264,16 @@ def end_politely(tree: Tree, grace: float) -> None:
     tree.signal(signal.SIGTERM, signal.SIGCONT)
     deadline = time.monotonic() + grace
     while tree.reap() and (left := deadline - time.monotonic()) > 0:
-        if tree.wait_for_death(left, CONTROL) and not os.read(CONTROL, 64):
+        if tree.wait_for_death(left, CONTROL) and not asked():
             return
+
+
+def asked() -> bytes:
+    """Read what the owner asks for; nothing when it wants a kill or is dead."""
+    try:
+        return os.read(CONTROL, 64)
+    except ConnectionResetError:  # it died before it read our report
+        return b""
 
 
 def report(line: str) -> None:

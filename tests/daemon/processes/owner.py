@@ -1,6 +1,7 @@
-"""Owns one command, as the daemon does, until it is killed: `owner.py COMMAND...`.
+"""Owns one command, as the daemon does, until it is killed: `owner.py [--deaf] COMMAND...`.
 
-It prints its supervisor's process id when the command has written "ready".
+It prints its supervisor's process id when the command has written "ready". A deaf one never hears
+what its supervisor says, and prints nothing.
 """
 
 import os
@@ -22,5 +23,14 @@ async def own(command: list[str]) -> None:
         await process.wait()
 
 
+async def own_deaf(command: list[str]) -> None:
+    process = spawn(command, cwd=Path.cwd(), env=tool_environment(os.environ))
+    while process.exit is None:
+        await trio.sleep_forever()
+
+
 if __name__ == "__main__":
-    trio.run(own, sys.argv[1:])
+    if sys.argv[1] == "--deaf":
+        trio.run(own_deaf, sys.argv[2:])
+    else:
+        trio.run(own, sys.argv[1:])

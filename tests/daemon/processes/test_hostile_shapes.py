@@ -83,6 +83,19 @@ async def test_death_of_the_owner_leaves_nothing(
     await until(lambda: not is_alive(supervisor))
 
 
+async def test_death_of_an_owner_that_had_not_read_the_report_leaves_nothing(
+    hostile: Hostile, owner: list[str], marked: Marked, until: Until
+) -> None:
+    """Such a death is no end of file on the socket but a reset."""
+    with subprocess.Popen([*owner, "--deaf", *hostile("setsid")]) as daemon:
+        try:
+            await until(lambda: len(marked()) >= 3)  # the owner has the marker too
+        finally:
+            daemon.kill()
+
+    await until(lambda: marked() == [])
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_end_of_the_main_process_leaves_nothing(
     shape: str, hostile: Hostile, marked: Marked
