@@ -77,6 +77,8 @@ class Outbox:
                 self._transport_is_due = False
                 self._due.set()  # look again after this write: more may be there
                 return out
+            if any(attachment.cursor.behind for attachment in self.attachments.values()):
+                continue  # what was passed so far is nothing that this client is sent
             self._idle.set()
             await self._due.wait()
 
