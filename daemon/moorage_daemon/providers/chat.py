@@ -26,6 +26,9 @@ from moorage_daemon.providers.port import Ending, Finished, Piece, Request, Said
 
 DONE = b"[DONE]"
 
+# what the decoder says of broken syntax, shape, UTF-8, and of brackets without end
+_NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 # ---- what is asked
 
 
@@ -113,7 +116,7 @@ class Reading:
             return []
         try:
             chunk = _decode_chunk(event)
-        except msgspec.MsgspecError:
+        except _NOT_JSON:
             raise BadAnswer("an event is not a chunk of a chat completion") from None
         if _is_error(chunk):
             raise failure_in_answer(event)
@@ -160,7 +163,7 @@ def is_error(body: bytes) -> bool:
     """Whether what came instead of an answer says that it is an error."""
     try:
         return _is_error(_decode_chunk(body))
-    except msgspec.MsgspecError:
+    except _NOT_JSON:
         return False
 
 
@@ -197,7 +200,7 @@ def _status(code: int | str | None) -> int | None:
 def _problem(body: bytes) -> _Error:
     try:
         found = msgspec.json.decode(body, type=_Problem)
-    except msgspec.MsgspecError:
+    except _NOT_JSON:
         return _Error()
     if isinstance(found.error, _Error):
         return found.error
@@ -214,9 +217,9 @@ def _word(error: _Error) -> str:
 
 def _status_of(word: str) -> int:
     """The status that an error without one would have had."""
-    if "rate" in word or word == _NO_CREDIT:
+    if "rate_limit" in word or word == _NO_CREDIT:
         return 429
-    if "auth" in word or "key" in word or "permission" in word:
+    if "authentication" in word or "api_key" in word or "permission" in word:
         return 401
     return 400 if "invalid" in word or "not_found" in word else 500
 

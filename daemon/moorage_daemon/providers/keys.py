@@ -45,13 +45,19 @@ def _read(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO does not hold us up
     except OSError as error:
         raise AuthFailed(f"{path} cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
-            raise AuthFailed(f"{path} is not a regular file of this user")
-        if stat.S_IMODE(found.st_mode) & OTHERS:
-            raise AuthFailed(f"{path} can be used by others: it needs mode 0600")
-        try:
-            return file.read(MAX_KEY + 1).decode("ascii")
-        except (OSError, UnicodeDecodeError):
-            raise AuthFailed(f"{path} holds no key") from None
+    try:
+        return _content(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _content(path: Path, descriptor: int) -> str:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
+        raise AuthFailed(f"{path} is not a regular file of this user")
+    if stat.S_IMODE(found.st_mode) & OTHERS:
+        raise AuthFailed(f"{path} can be used by others: it needs mode 0600")
+    try:
+        return os.read(descriptor, MAX_KEY + 1).decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        raise AuthFailed(f"{path} holds no key") from None

@@ -1,0 +1,49 @@
+"""A stage without a session: it keeps what an agent does on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from moorage_daemon.agents.port import Exchange
+from moorage_daemon.tools.port import Report
+from moorage_protocol.acp import PlanEntry, ToolKind
+from moorage_protocol.moorage import Overrides, TokenUsage
+
+
+@dataclass(eq=False)
+class HeardStage:
+    """`said` and `thought` are pieces in their order; `earlier` are the turns before this one."""
+
+    overrides: Overrides = field(default_factory=Overrides)
+    earlier: Sequence[Exchange] = ()
+    cwd: str = "/work"
+    said: list[str] = field(default_factory=list[str])
+    thought: list[str] = field(default_factory=list[str])
+    usage: TokenUsage | None = None
+    size: int | None = None
+    asked_for: int | None = None  # characters of history
+
+    @property
+    def text(self) -> str:
+        return "".join(self.said)
+
+    async def history(self, characters: int) -> Sequence[Exchange]:
+        self.asked_for = characters
+        return self.earlier
+
+    async def say(self, text: str) -> None:
+        self.said.append(text)
+
+    async def think(self, text: str) -> None:
+        self.thought.append(text)
+
+    async def tell_usage(self, usage: TokenUsage, size: int | None) -> None:
+        self.usage, self.size = usage, size
+
+    async def plan(self, entries: Sequence[PlanEntry]) -> None:
+        raise NotImplementedError
+
+    async def ask(self, title: str, kind: ToolKind = ToolKind.OTHER) -> bool:
+        raise NotImplementedError
+
+    async def call(self, tool: object, arguments: object) -> Report:
+        raise NotImplementedError
