@@ -179,8 +179,8 @@ async def go_on(report: Report, daemon: Daemon, work: Work, before: float) -> No
 
 async def _go_on(report: Report, client: Client, session: str, before: float) -> None:
     ledger = client.ledger(session)
-    await client.attach(session, max(ledger.last, 1))
     ledger.last = max(ledger.last, 1)
+    await client.attach(session, ledger.last)
     records = (await client.call("_moorage/session/turns", {"sessionId": session}))["turns"]
     cut = [r for r in records if r["verdict"].get("cause") == "daemon_restart"]
     late = [r for r in cut if r["endedAt"] > before]
@@ -225,7 +225,7 @@ class Crashes:
 
     async def _round(self, daemon: Daemon) -> Daemon:
         work, killed = await work_and_kill(self.report, daemon)
-        left = await until_gone(work.marker, killed)
+        (left,) = await until_gone([work.marker], killed)
         self.gone.append(left.took)
         self.report.check(not left.pids, f"{len(left.pids)} processes of a tool are left")
         daemon, stored, at = await restart(self.report, self.state)

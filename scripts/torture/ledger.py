@@ -45,6 +45,7 @@ class Ledger:
     told: dict[int, bytes] = field(default_factory=dict[int, bytes])
     verdicts: dict[int, Json] = field(default_factory=dict[int, Json])
     admitted: set[int] = field(default_factory=set[int])
+    shown: str = ""  # what a tool call last showed of its output
     _text: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
 
     def take(self, entry: Json) -> None:
@@ -68,6 +69,9 @@ class Ledger:
         update = entry.get("update", {})
         if update.get("sessionUpdate") == "agent_message_chunk":
             self._text.setdefault(generation, []).append(update["content"]["text"])
+        elif update.get("sessionUpdate") == "tool_call_update":
+            for item in update.get("content") or ():
+                self.shown = item["content"]["text"]
 
     @property
     def is_mid_turn(self) -> bool:
