@@ -1,0 +1,86 @@
+"""A daemon as a process, and what is needed to talk to it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moorage_protocol.rendezvous import read_token
+
+
+PATIENCE = 10.0  # seconds for a process to start, or to end
+
+
+@dataclass(eq=False)
+class DaemonProcess:
+    """A running daemon; `ready` is its ready line, `log` where its standard error goes."""
+
+    process: subprocess.Popen[str]
+    state_dir: Path
+    log: Path
+    ready: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def unix(self) -> Path:
+        return Path(self.ready["unix"])
+
+    @property
+    def websocket(self) -> str:
+        return str(self.ready["websocket"])
+
+    @property
+    def token(self) -> str:
+        return read_token(self.state_dir)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait for the end; gives the exit code."""
+        return self.process.wait(PATIENCE)
+
+    def stop(self) -> int:
+        """End it as a person does."""
+        self.signal(signal.SIGTERM)
+        return self.ended()
+
+
+def command(state_dir: Path, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "moorage_daemon", "--state-dir", str(state_dir), *flags]
+
+
+def environment() -> dict[str, str]:
+    """Ours without what would configure a daemon."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("MOORAGE_")}
+
+
+@contextmanager
+def running(state_dir: Path, *flags: str) -> Generator[DaemonProcess]:
+    """Start a daemon and wait for its ready line; on leaving, whatever is left of it is killed."""
+    log = state_dir.with_suffix(".log")
+    with (
+        log.open("a") as errors,
+        subprocess.Popen(
+            command(state_dir, *flags),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment(),
+            text=True,
+        ) as process,
+    ):
+        daemon = DaemonProcess(process, state_dir, log)
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, f"the daemon did not start: {log.read_text()}"
+            daemon.ready = json.loads(line)
+            yield daemon
+        finally:
+            process.kill()
