@@ -63,7 +63,7 @@ LAYERS = (
     ("dispatch",),
     ("handlers",),
     ("sessions",),
-    ("session",),
+    ("ending", "session"),
     ("conductor",),
     ("turn",),
     ("agents",),

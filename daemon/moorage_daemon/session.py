@@ -412,7 +412,7 @@ class Session:
                 assert_never(scope)
 
     def _cancel_generation(self, generation: int, by: str) -> CancelResult:
-        if generation > self.head.generation:
+        if not 0 < generation <= self.head.generation:
             raise InvalidParams("Invalid params: generation was never given")
         turn = self.find(generation)
         if turn is not None:
@@ -452,11 +452,15 @@ class Session:
             self.log.end_readers(max(last, self.log.seq))
         return Killed([turn for turn in turns if turn.cause is not None], processes)
 
-    async def close(self, by: str, reason: DetachReason, cause: Cause) -> None:
-        """Stop all turns, wait for their verdicts, and detach everybody; the session stays."""
+    def end(self, by: str, reason: DetachReason, cause: Cause) -> None:
+        """Stop all turns and let no other start, in this tick; see `ended` for the rest of it."""
         self.ends = self.ends or reason
-        for turn in self.stop_all(cause, by):
-            await turn.settled.wait()
+        self.stop_all(cause, by)
+
+    async def ended(self) -> None:
+        """Wait until all verdicts are durable, and detach everybody; the session stays."""
+        while self.turn is not None:
+            await self.turn.settled.wait()
         self.log.end_readers(self.log.seq)
         await self.log.until(self.log.seq, patient=True)
 

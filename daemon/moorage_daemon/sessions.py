@@ -6,18 +6,19 @@ again, at once and without reading its log.
 
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import trio
 
+from moorage_daemon.ending import Ending
 from moorage_daemon.identity import Principal, Verb, authorize, new_id
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.log.log import Log
 from moorage_daemon.session import Killed, Session, Surroundings
 from moorage_daemon.store.model import Head, Kind, Life, StateBody
-from moorage_daemon.store.port import Stored
+from moorage_daemon.store.port import Stored, StoreError
 from moorage_protocol.errors import NotFound, RpcError, SessionState, StorageError
 from moorage_protocol.moorage import Access, Cause, DetachReason, LiveRow, Mode, Overrides, State
 
@@ -83,17 +84,24 @@ class Sessions:
     def _live(self, session_id: str) -> Session:
         session = self.live.get(session_id)
         if session is None:
-            stored = self.parked.pop(session_id)
-            session = self._open(stored, is_new=False)
+            stored = self.parked[session_id]
+            if stored.head.life is Life.KILLED:
+                return self._made(stored)  # to be read: it does not come back
+            session = self._open(stored)
         session.touch()
         return session
 
-    def _open(self, stored: Stored, *, is_new: bool) -> Session:
+    def _open(self, stored: Stored, *, is_new: bool = False) -> Session:
+        session = self._made(stored, is_new=is_new)
+        self.parked.pop(session.id, None)
+        self.live[session.id] = session
+        return session
+
+    def _made(self, stored: Stored, *, is_new: bool = False) -> Session:
         log = Log(stored, self.committer, is_new=is_new)
         session = Session(stored.head, log, self.around)
         if self.stopping:
             session.ends = DetachReason.SHUTDOWN
-        self.live[stored.head.id] = session
         return session
 
     # ---- creating
@@ -127,43 +135,59 @@ class Sessions:
 
     # ---- ending
 
-    def kill(self, session: Session, by: str, reason: str | None) -> Killed:
-        """Kill a session; see `Session.kill`."""
+    def kill(self, session: Session, by: str, reason: str | None) -> tuple[Killed, Ending]:
+        """Kill a session; see `Session.kill`. The ending is its record."""
         killed = session.kill(by, reason)
         logger.warning(
             "a session was killed",
             extra={"session": session.id, "by": by, "turns": len(killed.turns)},
         )
-        return killed
+        return killed, self._begin(lambda: self._put_away(session))
 
-    async def until_recorded(self, session: Session, killed: Killed) -> bool:
+    async def until_recorded(self, ending: Ending) -> bool:
         """Wait for the record of a kill, at most the grace and a little; whether it holds."""
         with trio.move_on_after(self.around.rules.grace + DRAIN_SLACK):
-            for turn in killed.turns:
-                await turn.settled.wait()
             try:
-                await session.log.until(session.log.seq, patient=True)
-            except StorageError:
+                await ending.over()
+            except RpcError:
                 return False
-            self._park(session)
             return True
         return False
 
-    async def close(self, session: Session, by: str) -> None:
-        """Stop what runs, wait for the verdicts, and park the session."""
-        await session.close(by, DetachReason.CLOSED, Cause.SESSION_REMOVED)
-        self._park(session)
+    def close(self, session: Session, by: str) -> Ending:
+        """Stop what runs at once; when the verdicts are durable the session is parked."""
+        session.end(by, DetachReason.CLOSED, Cause.SESSION_REMOVED)
+        return self._begin(lambda: self._put_away(session))
 
-    def _park(self, session: Session) -> None:
-        if self.live.get(session.id) is session and not session.is_busy:
+    def delete(self, session: Session, by: str) -> Ending:
+        """Stop what runs at once; then the session is removed with all that was stored of it."""
+        session.end(by, DetachReason.CLOSED, Cause.SESSION_REMOVED)
+        return self._begin(lambda: self._remove(session))
+
+    def _begin(self, work: Callable[[], Awaitable[None]]) -> Ending:
+        ending = Ending()
+        self.around.sessions.start_soon(ending.bring_about, work)
+        return ending
+
+    async def _put_away(self, session: Session) -> None:
+        await session.ended()
+        if self.live.get(session.id) is session:
             del self.live[session.id]
             self.parked[session.id] = Stored(session.head, session.log.durable)
+            session.log.end_readers(session.log.durable)  # who came in the last moment, too
 
-    async def delete(self, session: Session, by: str) -> None:
-        """Stop what runs and remove the session with all that was stored of it."""
-        await session.close(by, DetachReason.CLOSED, Cause.SESSION_REMOVED)
-        await self.committer.delete(session.id)
+    async def _remove(self, session: Session) -> None:
+        with suppress(StorageError):  # what cannot be written any more can be removed
+            await session.ended()
+        try:
+            await self.committer.delete(session.id)
+        except StoreError:
+            logger.exception("a session cannot be removed", extra={"session": session.id})
+            await self._put_away(session)
+            raise
         self.live.pop(session.id, None)
+        self.parked.pop(session.id, None)
+        session.log.end_readers(session.log.durable)
 
     async def drain(self) -> None:
         """The daemon stops: every turn is cancelled and has its verdict, everybody is detached."""
@@ -174,7 +198,8 @@ class Sessions:
 
     async def _drain_one(self, session: Session) -> None:
         try:
-            await session.close("daemon", DetachReason.SHUTDOWN, Cause.SHUTDOWN)
+            session.end("daemon", DetachReason.SHUTDOWN, Cause.SHUTDOWN)
+            await session.ended()
         except RpcError:
             logger.exception("a session could not be closed", extra={"session": session.id})
 

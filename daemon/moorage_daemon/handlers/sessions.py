@@ -9,6 +9,7 @@ from itertools import islice
 
 from msgspec import UNSET
 
+from moorage_daemon.ending import Ending
 from moorage_daemon.handlers.options import config_options
 from moorage_daemon.handlers.overrides import patched
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, Peer
@@ -186,12 +187,7 @@ def close(desk: Desk, peer: Peer, params: SessionParams) -> Answer:
     if not (desk.close_is_served_to_all or peer.identity.advertised):
         raise MethodNotFound
     session = _find(desk, peer, params.session_id, Verb.ACT)
-
-    async def work() -> Empty:
-        await desk.sessions.close(session, peer.identity.tui)
-        return Empty()
-
-    return Later(work)
+    return _done_when(desk.sessions.close(session, peer.identity.tui))
 
 
 def delete(desk: Desk, peer: Peer, params: SessionParams) -> Answer:
@@ -200,9 +196,12 @@ def delete(desk: Desk, peer: Peer, params: SessionParams) -> Answer:
         session = _find(desk, peer, params.session_id, Verb.ACT, killed=True)
     except NotFound:
         return Now(Empty())
+    return _done_when(desk.sessions.delete(session, peer.identity.tui))
 
+
+def _done_when(ending: Ending) -> Later:
     async def work() -> Empty:
-        await desk.sessions.delete(session, peer.identity.tui)
+        await ending.over()
         return Empty()
 
     return Later(work)
@@ -214,10 +213,10 @@ def kill(desk: Desk, peer: Peer, params: KillParams) -> Answer:
         session = _find(desk, peer, params.session_id, Verb.KILL)
     except NotFound:
         return Now(KillResult(killed=False))
-    killed = desk.sessions.kill(session, peer.identity.tui, params.reason)
+    killed, ending = desk.sessions.kill(session, peer.identity.tui, params.reason)
 
     async def work() -> KillResult:
-        durable = await desk.sessions.until_recorded(session, killed)
+        durable = await desk.sessions.until_recorded(ending)
         return KillResult(
             killed=True,
             cause=Cause.ADMIN_KILL,
