@@ -10,10 +10,11 @@ says it openly. Redirects are not followed: a key goes where its user's settings
 """
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
 
 import httpx
 import trio
@@ -95,6 +96,7 @@ class OpenAIProvider:
         request = self._client.build_request(
             "POST", f"{self.settings.base_url}/chat/completions", content=content
         )
+        request.extensions["trace"] = _Connecting().trace
         if key is not None:
             request.headers["Authorization"] = f"Bearer {key}"
         failure: ProviderFailed = TooSlow("it did not answer")
@@ -126,6 +128,20 @@ class OpenAIProvider:
                 deadline = trio.current_time() + self.settings.silence_seconds
         yield reading.finish()
         await body.drain()
+
+
+class _Connecting:
+    """A connection on its way. The library loses one whose encryption is cancelled half way."""
+
+    stream: trio.abc.AsyncResource | None = None
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take note of what the library does (its "trace" extension)."""
+        if event.endswith("connect_tcp.complete"):
+            self.stream = info["return_value"]
+        elif event.endswith("start_tls.failed") and self.stream is not None:
+            with trio.move_on_after(CLOSING, shield=True):
+                await self.stream.aclose()
 
 
 async def _heard(body: Body, reading: Reading, deadline: float) -> bytes | None:
