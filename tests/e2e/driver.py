@@ -37,6 +37,7 @@ from pydantic import BaseModel, ValidationError
 
 
 Json = dict[str, Any]
+Value = dict[str, "Value"] | list["Value"] | str | float | bool | None
 
 LIMIT = 2**26  # bytes of a line
 
@@ -102,22 +103,18 @@ def objection(model: type[BaseModel], payload: Any) -> str | None:
     return f"not kept: {sorted(lost)}" if lost else None
 
 
-def differences(sent: Any, kept: Any, path: str = "") -> Iterator[str]:
+def differences(sent: Value, kept: Value, path: str = "") -> Iterator[str]:
     """Where two values differ."""
     if isinstance(sent, dict) and isinstance(kept, dict):
-        before: Json = sent
-        after: Json = kept
-        for key in {*before, *after}:
+        for key in {*sent, *kept}:
             where = f"{path}.{key}".lstrip(".")
-            if key in before and key in after:
-                yield from differences(before[key], after[key], where)
+            if key in sent and key in kept:
+                yield from differences(sent[key], kept[key], where)
             else:
                 yield where
     elif isinstance(sent, list) and isinstance(kept, list):
-        items: list[Any] = sent
-        rest: list[Any] = kept
-        for item, kept_item in zip_longest(items, rest):
-            yield from differences(item, kept_item, f"{path}[]")
+        for one, other in zip_longest(sent, kept):
+            yield from differences(one, other, f"{path}[]")
     elif sent != kept:
         yield path
 
