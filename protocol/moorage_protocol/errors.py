@@ -152,6 +152,21 @@ class StorageError(RpcError):
 class TurnFailed(RpcError):
     code, kind, summary = -31009, "agent_failed", "The turn failed"
 
+    def __init__(self, message: str | None = None, *, kind: str | None = None) -> None:
+        super().__init__(message or _WHAT_FAILED.get(kind or self.kind), kind=kind)
+        self.retryable = self.kind in _PASSING_FAILURES
+
+
+_WHAT_FAILED = {
+    "provider_auth": "The model provider does not accept the key, or there is none",
+    "provider_rate": "The model provider takes no more requests for now",
+    "provider_unavailable": "The model provider cannot be reached or is out of order",
+    "provider_protocol": "The model provider did not answer as it should",
+    "provider_timeout": "The model provider took too long",
+    "agent_lost": "The session's agent is gone",
+}
+_PASSING_FAILURES = {"provider_rate", "provider_unavailable", "provider_timeout"}
+
 
 _BY_CODE: dict[int, type[RpcError]] = {
     error.code: error

@@ -80,6 +80,27 @@ def test_kind_of_a_failed_turn_survives_the_wire() -> None:
     assert received.kind == "provider_rate"
 
 
+def test_failure_of_a_provider_is_said_in_words() -> None:
+    assert TurnFailed(kind="provider_auth").message.startswith("The model provider does not accept")
+    assert TurnFailed(kind="tool").message == "The turn failed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "retryable"),
+    [
+        ("provider_auth", False),
+        ("provider_rate", True),
+        ("provider_unavailable", True),
+        ("provider_protocol", False),
+        ("provider_timeout", True),
+        ("internal", False),
+    ],
+)
+def test_failure_of_a_turn_says_whether_trying_again_can_help(kind: str, retryable: bool) -> None:
+    assert TurnFailed(kind=kind).retryable is retryable
+    assert from_object(TurnFailed(kind=kind).to_object()).retryable is retryable
+
+
 def test_kind_of_one_error_is_not_that_of_the_next() -> None:
     TurnFailed(kind="tool")
 

@@ -37,8 +37,8 @@ class History:
     async def before(self, generation: int, seq: int, characters: int) -> list[Exchange]:
         """The exchanges of turns before `generation`, whose entries end at `seq`, oldest first.
 
-        The newest that fit into so many characters; of the very last one as much as fits. Raises
-        `StorageError`.
+        The newest that fit into so many characters; of the very last one its end, if it alone is
+        longer. Raises `StorageError`.
         """
         if generation <= 1 or characters <= 0:
             return []
@@ -141,9 +141,14 @@ def _fitting(exchanges: list[Exchange], characters: int) -> list[Exchange]:
 
 
 def _shortened(exchange: Exchange, characters: int) -> Exchange:
-    """The beginning of what was asked, and the end of what was answered."""
-    prompt, answer = exchange.prompt, exchange.answer
-    if len(prompt) > characters // 2:
-        prompt = prompt[: characters // 2] + LEFT_OUT
-    rest = max(1, characters - len(prompt))
-    return Exchange(prompt, answer if len(answer) <= rest else LEFT_OUT + answer[-rest:])
+    """The ends of what was asked and answered; of the question at most half of the room."""
+    answer_room = max(characters - len(exchange.prompt), characters // 2)
+    answer = _end(exchange.answer, answer_room)
+    return Exchange(_end(exchange.prompt, characters - len(answer)) or LEFT_OUT, answer)
+
+
+def _end(text: str, characters: int) -> str:
+    """The text, or its end behind a mark; within so many characters, and the mark's."""
+    if len(text) <= characters:
+        return text
+    return LEFT_OUT + text[len(text) - max(characters, 0) :]
