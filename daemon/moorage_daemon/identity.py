@@ -60,16 +60,25 @@ def authorize(
     operator = principal.role is Role.OPERATOR
     if principal.name != owner_principal and not operator:
         raise NotFound
+    may_act = granted(principal, owner_principal, access) is Access.CONTROLLER
     match verb:
         case Verb.WATCH:
-            return
+            allowed = True
         case Verb.ACT:
-            allowed = principal.name == owner_principal and principal.role is not Role.OBSERVER
-            if not allowed or access is Access.OBSERVER:
-                raise NotPermitted
+            allowed = may_act
         case Verb.KILL:
-            if not operator and principal.role is not Role.OWNER:
-                raise NotPermitted
+            allowed = may_act or operator
+    if not allowed:
+        raise NotPermitted
+
+
+def granted(principal: Principal, owner_principal: str, wish: Access | None) -> Access:
+    """How the principal may follow a session of `owner_principal`, at most as it wishes.
+
+    Controllers are of the session's own principal; operators of others watch, and end.
+    """
+    may_act = principal.name == owner_principal and principal.role is not Role.OBSERVER
+    return Access.CONTROLLER if may_act and wish is not Access.OBSERVER else Access.OBSERVER
 
 
 def new_id() -> str:

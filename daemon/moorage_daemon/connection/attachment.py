@@ -74,7 +74,7 @@ class Attachment:
         while self._answers and self._answers[0][0] <= seq:
             out.extend(heapq.heappop(self._answers)[2])
 
-    def leftover(self) -> list[bytes]:
+    def _leftover(self) -> list[bytes]:
         """The answers whose entries this client does not wait for any more."""
         return [frame for _, _, frames in sorted(self._answers) for frame in frames]
 
@@ -120,10 +120,17 @@ class Attachment:
             ),
         )
 
-    def close(self) -> None:
-        """Follow the session no longer; questions stay open for others."""
-        self.cursor.close()
+    def withdraw(self) -> list[bytes]:
+        """Ask this client no more, gives the frames that tell it; others are still asked."""
+        frames: list[bytes] = []
         for tool_call_id, request in self.asked.items():
-            self.peer.retract(request)
             self.session.asks.withdraw(tool_call_id, self.connection)
+            frame = self.peer.retract(request)
+            frames += [frame] if frame is not None else []
         self.asked.clear()
+        return frames
+
+    def close(self) -> list[bytes]:
+        """Follow the session no longer; gives what the client is still to be told."""
+        self.cursor.close()
+        return [*self.withdraw(), *self._leftover()]

@@ -317,6 +317,8 @@ class Connection:
             self._follow(session, start, access)
             return
         known.access = access
+        if access is not Access.CONTROLLER:
+            self._outbox.put(known.withdraw())
         if start < known.cursor.seq:
             known.cursor.close()
             known.cursor = session.log.open_cursor(start, self._outbox.wake)

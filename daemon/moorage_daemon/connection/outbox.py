@@ -118,8 +118,7 @@ class Outbox:
         """Write no more of a session; answers that waited for it go out now."""
         attachment = self.attachments.pop(session_id, None)
         if attachment is not None:
-            attachment.close()
-            self.put(attachment.leftover())
+            self.put(attachment.close())
 
     async def drained(self) -> None:
         """Wait until nothing is left to write."""

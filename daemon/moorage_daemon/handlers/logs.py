@@ -4,7 +4,7 @@ from msgspec import UNSET
 
 from moorage_daemon.handlers.port import Answer, Desk, Later, Now, Peer
 from moorage_daemon.handlers.snapshot import snapshot_updates
-from moorage_daemon.identity import Verb
+from moorage_daemon.identity import Verb, granted
 from moorage_daemon.log.render import entry_object
 from moorage_daemon.session import Session
 from moorage_protocol.acp import Empty, SessionParams
@@ -28,8 +28,9 @@ def attach(desk: Desk, peer: Peer, params: AttachParams) -> Answer:
     if params.after_seq is not None and params.after_seq < 0:
         raise InvalidParams("Invalid params: afterSeq")
     session = desk.sessions.find(params.session_id, peer.identity.principal, Verb.WATCH)
-    peer.attach(session, params.after_seq, params.access)
-    return Now(_snapshot(session, params.access), snapshot_updates(desk, session))
+    access = granted(peer.identity.principal, session.head.principal, params.access)
+    peer.attach(session, params.after_seq, access)
+    return Now(_snapshot(session, access), snapshot_updates(desk, session))
 
 
 def _snapshot(session: Session, access: Access) -> Snapshot:

@@ -26,7 +26,7 @@ from moorage_protocol.acp import (
     Meta,
     SessionParams,
 )
-from moorage_protocol.errors import InvalidParams, MethodNotFound, NotFound
+from moorage_protocol.errors import InvalidParams, MethodNotFound, NotFound, NotPermitted
 from moorage_protocol.moorage import (
     Access,
     Cause,
@@ -43,6 +43,7 @@ from moorage_protocol.moorage import (
     NewResult,
     NewResultMeta,
     Overrides,
+    Role,
     SessionInfo,
 )
 
@@ -53,6 +54,8 @@ PAGE = 100  # sessions in one answer to session/list
 
 def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
     """Start a session; answered when its first entry is durable."""
+    if peer.identity.principal.role is Role.OBSERVER:
+        raise NotPermitted
     _check_directory(params)
     wish = params.meta.moorage if isinstance(params.meta.moorage, NewMeta) else NewMeta()
     agent = wish.agent or desk.default_agent
@@ -171,8 +174,10 @@ def _info(row: LiveRow, *, advertised: bool) -> SessionInfo:
 
 
 def live(desk: Desk, peer: Peer, params: LiveParams) -> Answer:
-    """The sessions that are in memory; `all` for those of every principal."""
+    """The sessions that are in memory; `all` for those of every principal, to operators."""
     mine = peer.identity.principal.name
+    if params.all and peer.identity.principal.role is not Role.OPERATOR:
+        raise NotPermitted
     rows = desk.sessions.rows(
         lambda head: head.id in desk.sessions.live and (params.all or head.principal == mine)
     )
