@@ -12,6 +12,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from moorage_daemon.connection.connection import LINGER
 from moorage_daemon.connection.outbox import MAX_CONTROL_BYTES, MAX_CONTROL_FRAMES
 from moorage_daemon.handlers.starting import MAX_OPEN_REQUESTS
 from moorage_daemon.identity import Identity
@@ -521,6 +522,34 @@ async def test_request_of_a_client_that_left_goes_nowhere(daemon: Daemon, client
 
     client.leave()
     await trio.sleep(10)
+
+    assert (await other.status()).connections == 1
+
+
+async def test_client_that_has_no_more_to_say_gets_the_answers_that_wait_for_the_disk(
+    daemon: Daemon, raw: Raw
+) -> None:
+    daemon.store.hold()
+    raw.post(jsonrpc.encode_request(2, "session/new", {"cwd": "/work"}))
+    raw.wire.outgoing.close()
+    await wait_all_tasks_blocked()
+
+    daemon.store.release()
+
+    answer = await raw.hear()
+    assert answer is not None
+    assert answer["result"]["sessionId"]
+
+
+async def test_client_that_has_no_more_to_say_is_not_waited_for_long(
+    daemon: Daemon, raw: Raw
+) -> None:
+    other = await daemon.connect()
+    daemon.store.hold()
+    raw.post(jsonrpc.encode_request(2, "session/new", {"cwd": "/work"}))
+    raw.wire.outgoing.close()
+
+    await trio.sleep(LINGER * 2)
 
     assert (await other.status()).connections == 1
 
