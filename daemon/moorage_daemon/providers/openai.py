@@ -9,6 +9,7 @@ proxies there, or in a netrc file passwords, that nobody meant for a model. `pro
 says it openly. Redirects are not followed: a key goes where its user's settings say.
 """
 
+import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -206,6 +207,8 @@ def _failure_to_connect(error: httpx.HTTPError) -> ProviderFailed:
 @asynccontextmanager
 async def open_openai(name: str, settings: ProviderSettings) -> AsyncGenerator[OpenAIProvider]:
     """A provider and its connections; raises `BadProvider` for an address that is none."""
+    for library in ("httpx", "httpcore"):  # they write down what servers send, even our own key
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         client = _client(settings)
         httpx.URL(settings.base_url)
