@@ -1,9 +1,10 @@
 """JSON-RPC 2.0 envelopes: one frame in, one message out.
 
 `decode` checks everything that has to hold before any part of a frame is believed: strict
-UTF-8, bounded nesting, a known envelope. What the envelope carries stays raw until the method
-says which shape to expect, so a large free-form value is never built as Python objects.
-Arrays (batches) are refused as a whole: the Agent Client Protocol has none.
+UTF-8, bounded nesting, a known envelope; that no escape is half a surrogate pair, the decoder
+sees to, in raw values as well. What the envelope carries stays raw until the method says which
+shape to expect, so a large free-form value is never built as Python objects. Arrays (batches) are
+refused as a whole: the Agent Client Protocol has none.
 """
 
 import re
@@ -121,8 +122,6 @@ def _check_text(frame: bytes) -> None:
         raise ParseError("Parse error: not UTF-8") from None
     if _too_deep(frame):
         raise InvalidRequest(f"Nesting deeper than {MAX_DEPTH}")
-    if _lone_surrogate(frame):
-        raise ParseError("Parse error: a lone surrogate")
 
 
 _SLICE = 2**16  # bytes of a frame taken apart at once, so that the pieces stay few
@@ -165,20 +164,6 @@ def _climb(depth: int, steps: bytes) -> int:
                 return deepest
         depth += 2 * ups - len(run)
     return depth
-
-
-_LONE = re.compile(
-    rb"\\u[dD](?:"
-    rb"[89abAB](?![0-9a-fA-F]{2}\\u[dD][c-fC-F])"  # a high half without a low one behind it
-    rb"|[c-fC-F](?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]))"  # and the other way round
-)
-
-
-def _lone_surrogate(frame: bytes) -> bool:
-    """Whether a \\uD800..\\uDFFF escape stands without its other half: it could never be stored."""
-    if rb"\ud" not in frame and rb"\uD" not in frame:
-        return False
-    return _LONE.search(frame.replace(rb"\\", b"__")) is not None
 
 
 def _why(frame: bytes, problem: str) -> str:
