@@ -132,8 +132,12 @@ class Editor:
         return params
 
     def problems(self) -> list[Json]:
-        """Everything the agent sent that the SDK's models do not take as it is."""
-        return [line for line in self.told if line.get("problem") or "said" in line]
+        """Everything the agent sent that the SDK has no model for, or does not take as it is."""
+        return [
+            line
+            for line in self.told
+            if "said" in line or ("heard" in line and (line["problem"] or not line["model"]))
+        ]
 
 
 def over_websocket(daemon: DaemonProcess) -> Json:
