@@ -70,12 +70,16 @@ Play = Callable[[Visit], Awaitable[None]]
 
 @dataclass(eq=False)
 class FakeProvider:
-    """What it was asked, and what it does: the plays in their order, then the last one again."""
+    """What it was asked, and what it does: the plays in their order, then the last one again.
+
+    `open` connections may be idle; on those that are `playing` an answer is under way.
+    """
 
     port: int = 0
     plays: deque[Play] = field(default_factory=deque[Play])
     visits: list[Visit] = field(default_factory=list[Visit])
     open: int = 0
+    playing: int = 0
     connections: int = 0
     _news: trio.Event = field(default_factory=trio.Event)
 
@@ -101,7 +105,12 @@ class FakeProvider:
                 self.visits.append(visit)
                 self._tell()
                 play = self.plays.popleft() if len(self.plays) > 1 else self.plays[0]
-                await play(visit)
+                self.playing += 1
+                try:
+                    await play(visit)
+                finally:
+                    self.playing -= 1
+                    self._tell()
                 if visit.is_last:
                     break
         except trio.BrokenResourceError:
@@ -111,7 +120,7 @@ class FakeProvider:
             self._tell()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until that is so, looking again after each request and each end."""
+        """Wait until that is so, looking again when a request comes or an answer ends."""
         with trio.fail_after(PATIENCE):
             while not holds():
                 await self._news.wait()

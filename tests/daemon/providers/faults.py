@@ -6,6 +6,7 @@ Each fault is played by the fake provider. `said` is what its user sees before t
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import trio
@@ -176,6 +177,9 @@ KEPT_ALIVE = keeping_alive(chunk(HALF))
 OOPS = b"data: oops\n\n"
 NO_CREDIT = {"error": {"code": "insufficient_quota"}}
 BAD_GATEWAY = b'{"error":{"code":502}}'
+COME_BACK = refusing(429, retry_after="1")
+PATIENT = {"retry_seconds": 5.0}
+WELL = whole(answer([ALL]))
 ENDED = (chunk(ALL), chunk(finish="stop"))
 
 FAULTS = [
@@ -236,6 +240,24 @@ FAULTS = [
     Fault("ends lines with CR LF", None, whole(answer([ALL]).replace(b"\n", b"\r\n")), ALL),
     Fault("keeps alive between", None, whole(b": wait\n\n" + answer([ALL])), ALL),
     Fault("is cut behind the end", None, cut_behind_the_end, "All of it."),
+]  # fmt: skip
+
+
+def alternating(*plays: Play) -> Play:
+    """One play for each request, round and round."""
+    turns = cycle(plays)
+
+    async def play(visit: Visit) -> None:
+        await next(turns)(visit)
+
+    return play
+
+
+TRIED_AGAIN = [
+    Fault("is busy for a moment", None, alternating(refusing(503), WELL), ALL, PATIENT),
+    Fault("asks to be left alone", None, alternating(COME_BACK, WELL), ALL, PATIENT),
+    Fault("is cut at first", None, alternating(cut_before_the_first_token, WELL), ALL, PATIENT),
+    Fault("goes away for a moment", None, alternating(no_answer, WELL), ALL, PATIENT),
 ]  # fmt: skip
 
 SLOW_TO_SHOW = [
