@@ -60,6 +60,10 @@ class Stand:
     name: str
     took: list[float] = field(default_factory=list[float])
 
+    def is_quiet(self) -> bool:
+        """Whether no answer is under way."""
+        return not self.fake.playing
+
     @property
     def deadline(self) -> float:
         """Seconds that its turn may take."""
@@ -218,7 +222,7 @@ async def nothing_is_left(report: Report, stands: Iterable[Stand]) -> None:
     """No provider goes on answering; the key came to all that were asked."""
     for stand in stands:
         with suppress(trio.TooSlowError):
-            await stand.fake.until(lambda fake=stand.fake: not fake.playing)
+            await stand.fake.until(stand.is_quiet)
         report.check(not stand.fake.playing, f"{stand.fault.name}: an answer goes on unheard")
         sent = {visit.headers.get("authorization") for visit in stand.fake.visits}
         report.check(sent <= {f"Bearer {CANARY}"}, f"{stand.fault.name}: was sent {sent}")
