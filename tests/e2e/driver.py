@@ -41,6 +41,11 @@ Value = dict[str, "Value"] | list["Value"] | str | float | bool | None
 
 LIMIT = 2**26  # bytes of a line
 
+
+class Nothing(BaseModel):
+    """The answer to a notification that was sent as a request."""
+
+
 RESULTS: dict[str, type[BaseModel]] = {
     "initialize": schema.InitializeResponse,
     "session/new": schema.NewSessionResponse,
@@ -49,6 +54,8 @@ RESULTS: dict[str, type[BaseModel]] = {
     "session/list": schema.ListSessionsResponse,
     "session/prompt": schema.PromptResponse,
     "session/delete": schema.DeleteSessionResponse,
+    "session/cancel": Nothing,
+    "session/set_config_option": schema.SetSessionConfigOptionResponse,
 }
 CALLS: dict[str, type[BaseModel]] = {
     "session/update": schema.SessionNotification,

@@ -27,10 +27,6 @@ def prompt(editor: Editor, session: str, words: str) -> str:
     return str(answer["stopReason"])
 
 
-def kinds(editor: Editor, session: str) -> list[str]:
-    return [update["sessionUpdate"] for update in editor.shown(session)]
-
-
 def option(question: Json, kind: str) -> str:
     """The option of a kind that a question offers."""
     [found] = [offered for offered in question["options"] if offered["kind"] == kind]
@@ -62,6 +58,8 @@ def test_new_session_tells_its_options_and_commands(editor: Editor) -> None:
     editor.first(lambda line: line.get("shown", {}).get("sessionId") == session)
     [commands] = editor.shown(session)
     assert {command["name"] for command in commands["availableCommands"]} >= {"run", "read"}
+    first = next(message for message in editor.heard() if session in json.dumps(message))
+    assert first["result"]["sessionId"] == session  # nothing is told of what has no name yet
 
 
 def test_prompt_streams_its_answer_and_ends(editor: Editor) -> None:
@@ -86,7 +84,7 @@ def test_own_words_are_not_shown_to_the_editor_again(editor: Editor) -> None:
 
     prompt(editor, session, "hello")
 
-    assert "user_message_chunk" not in kinds(editor, session)
+    assert editor.text(session, "user_message_chunk") == ""
 
 
 STRANGE = 'a\nb\r\nc\u2028d\u0085e "quoted" \\ 😀 \x00 {"jsonrpc":"2.0"}'
@@ -117,7 +115,13 @@ def test_file_of_the_workspace_is_read(editor: Editor, tmp_path: Path) -> None:
     assert prompt(editor, session, "/read notes.txt") == "end_turn"
 
     assert "from the file" in editor.text(session)
-    assert {"tool_call", "tool_call_update"} <= set(kinds(editor, session))
+    calls = [update for update in editor.shown(session) if "toolCallId" in update]
+    assert len({call["toolCallId"] for call in calls}) == 1
+    assert calls[0]["sessionUpdate"] == "tool_call"
+    assert [call["status"] for call in calls if "status" in call][-2:] == [
+        "in_progress",
+        "completed",
+    ]
 
 
 def test_plan_is_shown_step_by_step(editor: Editor) -> None:
@@ -127,6 +131,31 @@ def test_plan_is_shown_step_by_step(editor: Editor) -> None:
 
     plans = [update for update in editor.shown(session) if update["sessionUpdate"] == "plan"]
     assert {entry["status"] for entry in plans[-1]["entries"]} == {"completed"}
+
+
+def test_prompt_may_refer_to_files_and_carry_them(editor: Editor) -> None:
+    session = new(editor)
+    blocks: list[Json] = [
+        {"type": "text", "text": "see"},
+        {"type": "resource_link", "uri": "file:///a.txt", "name": "a.txt"},
+        {"type": "resource", "resource": {"uri": "file:///b.txt", "text": "carried"}},
+    ]
+
+    assert editor.call("prompt", session_id=session, prompt=blocks)["stopReason"] == "end_turn"
+
+    assert editor.text(session) == "see\nfile:///a.txt\ncarried"
+
+
+def test_options_are_set_and_told_back_whole(editor: Editor) -> None:
+    session = new(editor)
+
+    answer = editor.call(
+        "set_config_option", session_id=session, config_id="temperature", value="0.5"
+    )
+
+    values = {option["id"]: option["currentValue"] for option in answer["configOptions"]}
+    assert values["temperature"] == "0.5"
+    assert set(values) >= {"model", "model_provider"}
 
 
 # ---- permission
@@ -255,6 +284,26 @@ def test_cancel_takes_the_waiting_prompts_along(editor: Editor) -> None:
     assert [editor.wait(number)["stopReason"] for number in running] == ["cancelled"] * 3
 
 
+def test_prompt_right_behind_a_cancel_is_run(editor: Editor) -> None:
+    session = new(editor)
+    running = editor.start("prompt", session_id=session, prompt=text("/sleep 300"))
+    editor.start("cancel", session_id=session)
+    following = editor.start("prompt", session_id=session, prompt=text("and now?"))
+
+    assert editor.wait(running)["stopReason"] == "cancelled"
+    assert editor.wait(following)["stopReason"] == "end_turn"
+    assert editor.text(session) == "and now?"
+
+
+def test_cancel_with_an_id_is_answered(editor: Editor) -> None:
+    session = new(editor)
+    running = editor.start("prompt", session_id=session, prompt=text("/sleep 300"))
+
+    assert editor.request("session/cancel", {"sessionId": session, "reason": "bored"}) == {}
+
+    assert editor.wait(running)["stopReason"] == "cancelled"
+
+
 def test_cancel_of_an_idle_session_does_nothing(editor: Editor) -> None:
     session = new(editor)
 
@@ -302,6 +351,16 @@ def _spoken(updates: list[Json], kind: str) -> str:
     )
 
 
+def test_deleted_session_is_gone(editor: Editor, tmp_path: Path) -> None:
+    session = new(editor, tmp_path)
+
+    assert editor.request("session/delete", {"sessionId": session}) == {}
+
+    assert editor.call("list_sessions", cwd=str(tmp_path))["sessions"] == []
+    assert code_of(partial(prompt, editor, session, "hello")) == -32002
+    assert editor.request("session/delete", {"sessionId": session}) == {}
+
+
 def test_resume_goes_on_without_the_past(editor: Editor) -> None:
     session = new(editor)
     prompt(editor, session, "first words")
@@ -327,6 +386,9 @@ def code_of(refused: Callable[[], object]) -> int:
 def test_unknown_method_is_refused(editor: Editor) -> None:
     assert code_of(partial(editor.request, "session/fly", {})) == -32601
     assert code_of(partial(editor.request, "_unknown/method", {})) == -32601
+    session = new(editor)
+    for unadvertised in ("session/close", "session/fork", "session/set_mode", "providers/list"):
+        assert code_of(partial(editor.request, unadvertised, {"sessionId": session})) == -32601
 
 
 @pytest.mark.parametrize("session", ["a" * 26, "", "../etc/passwd", "x" * 1000])
@@ -348,6 +410,9 @@ def test_failed_turn_is_an_error_and_the_session_goes_on(editor: Editor) -> None
     assert prompt(editor, session, "hello") == "end_turn"
 
 
+IMAGE = [{"type": "image", "data": "", "mimeType": "image/png"}]
+
+
 @pytest.mark.parametrize(
     ("method", "params"),
     [
@@ -357,6 +422,8 @@ def test_failed_turn_is_an_error_and_the_session_goes_on(editor: Editor) -> None
         ("session/prompt", {"sessionId": "SESSION", "prompt": [{"type": "text", "text": " "}]}),
         ("session/prompt", {"sessionId": "SESSION", "prompt": [{"type": "song"}]}),
         ("session/prompt", {"sessionId": "SESSION"}),
+        ("session/prompt", {"sessionId": "SESSION", "prompt": IMAGE}),
+        ("session/set_config_option", {"sessionId": "SESSION", "configId": "x", "value": "y"}),
         ("session/list", {"cursor": "nonsense"}),
     ],
 )

@@ -1,15 +1,33 @@
 """Handshakes over real sockets: what strangers are told, and what clients get."""
 
+import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
+import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from moorage_daemon.connection.transport import TransportClosed
 from moorage_daemon.identity import Principal
-from moorage_daemon.transports.websocket import BODIES, WebSocketTransport
-from tests.daemon.transports.conftest import BEARER, OWNER, PAGE, TOKEN, Listener, Open
-from tests.daemon.transports.raw import Unusual, ask, dial, frame, handshake
+from moorage_daemon.settings import WebsocketAddress
+from moorage_daemon.transports.websocket import (
+    BODIES,
+    OPEN_TIMEOUT,
+    WebSocketTransport,
+    open_websocket,
+)
+from tests.daemon.transports.conftest import (
+    BEARER,
+    OWNER,
+    PAGE,
+    TOKEN,
+    Listener,
+    Open,
+    gate_for,
+)
+from tests.daemon.transports.raw import RawClient, Unusual, ask, dial, frame, handshake
+from tests.daemon.transports.stock import reader_tasks
 
 
 @pytest.fixture
@@ -173,3 +191,56 @@ async def test_client_that_asks_for_no_websocket_is_not_served(
 
     assert 400 <= answer.status < 500
     assert listener.served == []
+
+
+# ---- strangers who take their time
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /acp HTTP/1.1\r\n", b"GET /acp"])
+async def test_stranger_who_does_not_finish_is_dropped_in_time(
+    sockets_clock: MockClock, listener: Listener, said: bytes
+) -> None:
+    async with dial(listener.port) as client:
+        await client.send(said)
+        await trio.sleep(OPEN_TIMEOUT - 0.5)
+        assert reader_tasks() == 1
+
+        await trio.sleep(1)
+
+        assert await client.frames() == []
+        assert reader_tasks() == 0
+
+
+async def test_strangers_who_wait_keep_no_client_waiting(listener: Listener) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(200):
+            await stack.enter_async_context(dial(listener.port))
+
+        answer = await ask(listener.port, handshake(listener.port, [BEARER]))
+
+        assert answer.status == 101
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+async def test_other_loopback_has_the_same_gate() -> None:
+    served: list[Principal] = []
+
+    async def serve(_transport: WebSocketTransport, principal: Principal) -> None:
+        served.append(principal)
+
+    async with open_websocket(WebsocketAddress("::1", 0), gate_for, serve) as port:
+        for host, status in ((f"[::1]:{port}", 101), (f"[::2]:{port}", 421)):
+            async with await trio.open_tcp_stream("::1", port) as stream:
+                client = RawClient(stream)
+                await client.send(handshake(port, [BEARER], host=host))
+                assert (await client.answer()).status == status
+    assert served == [OWNER]
