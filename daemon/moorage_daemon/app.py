@@ -172,7 +172,7 @@ async def open_core(
         store = await stack.enter_async_context(opening)
         stored = await recover(store, now)
         committer = await stack.enter_async_context(_committing(store, settings, now))
-        turns = await stack.enter_async_context(trio.open_nursery())
+        turns = await stack.enter_async_context(_turns_nursery())
         around = Surroundings(
             rules=_rules(settings),
             sessions=turns,
@@ -227,6 +227,14 @@ async def _agents_nursery(abandon: Callable[[], None]) -> AsyncGenerator[trio.Nu
             if nursery.child_tasks:
                 logger.warning("an agent ignores the end", extra={"left": len(nursery.child_tasks)})
                 abandon()
+
+
+@asynccontextmanager
+async def _turns_nursery() -> AsyncGenerator[trio.Nursery]:
+    """Where conductors are. Leaving cuts what the drain could not end: a disk may never answer."""
+    async with trio.open_nursery() as nursery:
+        yield nursery
+        nursery.cancel_scope.cancel(reason="the daemon stops")
 
 
 @asynccontextmanager

@@ -153,6 +153,7 @@ class Session:
     def __post_init__(self) -> None:
         self.history = History(self.around.store, self.head.id)
         self.standing = StandingAnswers(self.around.store, self.head.id)
+        self.log.when_in_trouble(self._in_trouble)
 
     # ---- what others ask
 
@@ -312,7 +313,6 @@ class Session:
                 await self.log.until(turn.verdict_seq, patient=True)
             except StorageError:
                 logger.exception("a verdict cannot be written", extra={"session": self.id})
-                self._break_down()
             self._next()
 
     async def _verdict_on(self, turn: Turn, stage: TurnStage, agent: Agent) -> VerdictBody:
@@ -328,6 +328,8 @@ class Session:
         self.last_active = trio.current_time()
         if turn is not None:
             turn.settled.set()
+        if self.log.writes.full:
+            self._fail_waiting()
         if self.queue and self.may_start and self.ends is None:
             self._start(self.queue.popleft())
 
@@ -344,14 +346,21 @@ class Session:
         """A turn that never began goes straight to its verdict."""
         request = Request(turn.cause, turn.requested_by, turn.also_requested)
         self._conclude(turn, judge(Abandoned(forced=False), request, ToolCallCounts()))
-        self.log.when_durable(turn.verdict_seq, lambda _: turn.settled.set(), patient=True)
+        self.log.when_durable(turn.verdict_seq, turn.is_settled, patient=True)
 
-    def _break_down(self) -> None:
-        """The log has failed for good: nothing that waits will ever be recorded."""
+    def _in_trouble(self) -> None:
+        """What waits will not be durable in time, or never will: nobody is to wait for it."""
+        turn = self.turn
+        if self.log.failed and turn is not None:
+            turn.end(Raised("storage"))
+            turn.cancel_scope.cancel(reason="nothing of it can be recorded")
+        self._fail_waiting()
+
+    def _fail_waiting(self) -> None:
         while self.queue:
             turn = self.queue.popleft()
             self._conclude(turn, judge(Raised("storage"), NOBODY, turn.tool_calls))
-            turn.settled.set()
+            self.log.when_durable(turn.verdict_seq, turn.is_settled, patient=True)
 
     def _write_head(self, **changes: object) -> None:
         self.head = replace(self.head, updated_at=self.log.writes.now(), **changes)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import trio
+from msgspec.structs import replace
 
 from moorage_daemon.ending import Ending
 from moorage_daemon.identity import Principal, Verb, authorize, new_id
@@ -130,8 +131,13 @@ class Sessions:
         )
         session = self._open(Stored(head, 0), is_new=True)
         session.log.write_head(head)
-        session.log.append(Kind.STATE, StateBody(state=Life.ACTIVE, by=wanted.owner))
+        first = session.log.append(Kind.STATE, StateBody(state=Life.ACTIVE, by=wanted.owner))
+        session.log.when_durable(first, lambda error: self._drop(session, error), patient=True)
         return session
+
+    def _drop(self, session: Session, error: StorageError | None) -> None:
+        if error is not None:
+            self.live.pop(session.id, None)  # it never came to be
 
     # ---- ending
 
@@ -207,7 +213,8 @@ class Sessions:
 
     def rows(self, select: Callable[[Head], bool]) -> Iterator[LiveRow]:
         """The sessions selected, newest first, as told: nothing is loaded or changed."""
-        heads = [s.head for s in self.live.values()] + [s.head for s in self.parked.values()]
+        live = [_told(session) for session in self.live.values() if session.log.exists]
+        heads = [*live, *(stored.head for stored in self.parked.values())]
         chosen = [head for head in heads if select(head)]
         for head in sorted(chosen, key=lambda head: (-head.updated_at, head.id)):
             yield self.row(head)
@@ -251,6 +258,11 @@ class Sessions:
     def running_turns(self) -> int:
         """How many turns run now."""
         return sum(session.turn is not None for session in self.live.values())
+
+
+def _told(session: Session) -> Head:
+    """The head as it is durable; only a kill shows before, as it holds before."""
+    return replace(session.log.head, life=session.head.life)
 
 
 def _at_rest(head: Head) -> State:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import trio
 
 from moorage_daemon.log.log import CONTROL_KINDS, Log, Urgency
-from moorage_daemon.store.port import Change, Page, Store, StoreError, StoreFull
+from moorage_daemon.store.port import Change, Page, Store, StoreConflict, StoreError, StoreFull
 
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Committer:
     ) -> None:
         self.store = store
         self.now = clock
-        self.full = False
+        self._full_since: float | None = None
         self._patience = patience
         self._dirty: dict[Log, int] = {}
         self._awaited: dict[Log, None] = {}
@@ -60,6 +60,17 @@ class Committer:
         self._written = trio.Event()
 
     # ---- for logs
+
+    @property
+    def full(self) -> bool:
+        """Whether the disk has no room for more than verdicts."""
+        return self._full_since is not None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it has been full for longer than `patience`."""
+        since = self._full_since
+        return since is not None and trio.current_time() - since >= self._patience
 
     def submit(self, log: Log, size: int, urgency: Urgency) -> None:
         """The log has something new to write."""
@@ -95,8 +106,8 @@ class Committer:
             if self._dirty:
                 await self._write(self._take())
             if self.full and self.store.restore_reserve():
-                self.full = False
-                self._stir()
+                self._full_since = None
+            self._stir()
         self._written.set()
 
     def close(self) -> None:
@@ -138,13 +149,14 @@ class Committer:
     async def _write(self, batch: list[_Part]) -> None:
         try:
             await self._commit(batch)
+        except StoreConflict as conflict:
+            await self._leave_out(conflict.session, batch)
         except StoreError:
             logger.exception("a commit failed: opening the store anew")
             await self._rescue(batch)
         else:
             for part in batch:
                 self._tell(part)
-        self._stir()
 
     def _tell(self, part: _Part) -> None:
         self._waiting_bytes -= part.size
@@ -164,7 +176,6 @@ class Committer:
         """Commit, however long the disk is full."""
         changes = [part.change for part in batch]
         urgent = any(_is_control(change) for change in changes)
-        since = trio.current_time()
         while True:
             try:
                 return await self.store.commit(changes)
@@ -172,18 +183,19 @@ class Committer:
                 self._found_full()
             if (urgent or self._control_waits) and self.store.release_reserve():
                 continue
-            if trio.current_time() - since >= self._patience:
+            if self.exhausted:
                 self._give_up(batch)
             await self._pause()
 
     def _found_full(self) -> None:
-        if not self.full:
+        if self._full_since is None:
             logger.warning("the disk is full: waiting for space")
-        self.full = True
+            self._full_since = trio.current_time()
 
     def _give_up(self, batch: Sequence[_Part]) -> None:
         for log in {*self._dirty, *(part.log for part in batch)}:
             log.give_up()
+        self._stir()
 
     async def _pause(self) -> None:
         """Wait for the next attempt; a verdict or a kill that arrives makes it at once."""
@@ -193,6 +205,18 @@ class Committer:
                 self._work = trio.Event()
                 await self._work.wait()
         self._work.set()
+
+    # ---- a session that does not continue what is stored
+
+    async def _leave_out(self, session: str, batch: list[_Part]) -> None:
+        """Nothing was written, for the sake of one session: it stops here, the others go on."""
+        logger.error("a session does not fit what is stored", extra={"session": session})
+        fitting = [part for part in batch if part.change.session != session]
+        for part in batch:
+            if part not in fitting:
+                self._fail(part)
+        if fitting:
+            await self._write(fitting)
 
     # ---- a broken medium
 

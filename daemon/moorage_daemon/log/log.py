@@ -48,6 +48,11 @@ class Writes(Protocol):
         """Whether the disk has no room for more than verdicts."""
         ...
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether it has been full for longer than agents and prompts can wait."""
+        ...
+
     def submit(self, log: "Log", size: int, urgency: Urgency) -> None:
         """The log has something new to write."""
         ...
@@ -116,7 +121,10 @@ class _Waiter:
 
 @dataclass(eq=False)
 class Log:
-    """The log of the session `stored` and its committer's view of it."""
+    """The log of the session `stored` and its committer's view of it.
+
+    `head` is the durable one, and a new session `exists` when its first commit is.
+    """
 
     stored_at: Stored
     writes: Writes
@@ -124,6 +132,8 @@ class Log:
     seq: int = field(init=False)
     durable: int = field(init=False)
     told: Told = field(init=False)
+    head: Head = field(init=False)
+    exists: bool = field(init=False)
     failed: bool = field(init=False, default=False)
     cursors: set[Cursor] = field(init=False, default_factory=set[Cursor])
     _drafts: list[_Draft] = field(init=False, default_factory=list[_Draft])
@@ -132,9 +142,13 @@ class Log:
     _tail: deque[Entry] = field(init=False, default_factory=deque[Entry])
     _tail_bytes: int = field(init=False, default=0)
     _waiters: list[_Waiter] = field(init=False, default_factory=list[_Waiter])
+    _watchers: list[Callable[[], None]] = field(
+        init=False, default_factory=list[Callable[[], None]]
+    )
 
     def __post_init__(self) -> None:
         self.session_id = self.stored_at.head.id
+        self.head, self.exists = self.stored_at.head, not self.is_new
         self.seq = self.durable = self.stored_at.seq
         self.told = Told.at_rest(self.stored_at.head, self.stored_at.seq)
 
@@ -199,10 +213,11 @@ class Log:
 
         Only what agents stream waits here: verdicts, answers and kills never do.
         """
-        while self._waiting_bytes > ROOM or self.writes.full or not self.writes.has_room():
-            if self.failed:
-                raise StorageError
+        while not self.failed and not self.writes.exhausted:
+            if self._waiting_bytes <= ROOM and not self.writes.full and self.writes.has_room():
+                return
             await self.writes.progress()
+        raise StorageError
 
     # ---- waiting
 
@@ -217,6 +232,10 @@ class Log:
             call(StorageError())
         else:
             self._waiters.append(_Waiter(seq, call, patient))
+
+    def when_in_trouble(self, call: Callable[[], None]) -> None:
+        """Call back whenever the disk has been full for too long, and when the log has failed."""
+        self._watchers.append(call)
 
     async def until(self, seq: int, *, patient: bool = False) -> None:
         """Wait until the entry is durable; raises `StorageError` as `when_durable` tells it."""
@@ -251,6 +270,9 @@ class Log:
     def committed(self, change: Change, size: int) -> None:
         """A change of this log is durable: fold it, keep it for readers, wake who waits."""
         self._waiting_bytes -= size
+        self.exists = True
+        if change.head is not None:
+            self.head = change.head
         for entry in change.entries:
             self.told.apply(entry)
             self._tail.append(entry)
@@ -271,6 +293,7 @@ class Log:
 
     def give_up(self) -> None:
         """The disk has been full for too long: tell those who cannot wait for it."""
+        self._tell_watchers()
         hasty = [waiter for waiter in self._waiters if not waiter.patient]
         self._waiters = [waiter for waiter in self._waiters if waiter.patient]
         for waiter in hasty:
@@ -279,9 +302,14 @@ class Log:
     def fail(self) -> None:
         """The store cannot go on with this log: nothing more of it will be durable."""
         self.failed = True
+        self._tell_watchers()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.call(StorageError())
+
+    def _tell_watchers(self) -> None:
+        for call in self._watchers:
+            call()
 
     # ---- reading
 

@@ -84,6 +84,10 @@ class Turn:
         for tell in watchers:
             tell(self)
 
+    def is_settled(self, _: object) -> None:
+        """The verdict is durable, or never will be."""
+        self.settled.set()
+
     def watch(self, tell: Callable[["Turn"], None]) -> None:
         """Call back when the verdict is written."""
         if self.verdict is not None:
