@@ -125,11 +125,13 @@ async def open_daemon(
     *,
     agents: tuple[Agent, ...] = (),
     sessions: type[Sessions] = Sessions,
+    mends: bool = True,
     **settings: Any,
 ) -> AsyncGenerator[Daemon]:
     """A core on `store`, a new one by default; on leaving it is stopped as a daemon is.
 
-    `sessions` is the class of the session list: a test of the tests gives one with a bug.
+    By then the store works again, unless it never `mends`. `sessions` is the class of the session
+    list: a test of the tests gives one with a bug.
     """
     store = store or FaultyStore(MemoryStore())
     puppet = Puppet()
@@ -155,8 +157,9 @@ async def open_daemon(
             try:
                 yield Daemon(app, store, puppet, clients, abandoned)
             finally:
-                store.release()
-                store.make_room()
+                if mends:
+                    store.release()
+                    store.make_room()
                 await stop(app)
             clients.cancel_scope.cancel()
 

@@ -111,6 +111,9 @@ async def test_a_client_learns_nothing_while_the_disk_is_busy(
     daemon.store.hold()
     told = len(client.messages)
     reply = client.prompt(session)
+    client.start_new()
+    patch = {"sessionId": session, "overrides": {"model": "m"}}
+    client.start("session/configure", patch, dict[str, object])
     await wait_all_tasks_blocked()
 
     snapshot = await watcher.attach(session, afterSeq=0)
@@ -119,6 +122,7 @@ async def test_a_client_learns_nothing_while_the_disk_is_busy(
     assert len(client.messages) == told
     assert (snapshot.seq, snapshot.state, snapshot.queue) == (1, State.IDLE, [])
     assert (row.seq, row.state, row.queued) == (1, State.IDLE, 0)
+    assert (row.generation, row.title, row.model) == (0, None, None)
     assert watcher.seqs(session) == [1]
     assert not daemon.puppet.performances
     daemon.store.release()
