@@ -38,9 +38,10 @@ class ProviderKind(StrEnum):
 class ProviderSettings:
     """One provider, checked. `base_url` has no trailing slash; at most one of the keys is set.
 
-    `connect_seconds` is for a connection, `first_token_seconds` from there to the first piece of
-    an answer, `silence_seconds` between two pieces, `retry_seconds` how long trying again may
-    begin. `context_tokens` is how much the models take, None where nobody said.
+    `connect_seconds` is for a connection, `first_token_seconds` for all until the first piece of
+    an answer, `silence_seconds` between two pieces and, from the start, between any two bytes;
+    `retry_seconds` is how long trying again may begin. `context_tokens` is how much the models
+    take, None where nobody said.
     """
 
     kind: ProviderKind
@@ -53,7 +54,7 @@ class ProviderSettings:
     proxy: str | None = None
     connect_seconds: float = 10.0
     first_token_seconds: float = 300.0  # a local server may load its model first
-    silence_seconds: float = 120.0
+    silence_seconds: float = 300.0
     retry_seconds: float = 30.0
 
     @property

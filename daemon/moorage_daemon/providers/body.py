@@ -25,19 +25,31 @@ class Body:
         self._total = 0
 
     async def next(self, deadline: float) -> bytes | None:
-        """What comes next, None at the end; raises `ProviderFailed`."""
-        failure: ProviderFailed = TooSlow("it went silent")
+        """What comes by the deadline, None at the end; raises `ProviderFailed`."""
         with trio.move_on_at(deadline):
-            try:
-                return self._counted(await anext(self._chunks, None))
-            except httpx.HTTPError as error:
-                failure = BadAnswer(f"the answer was cut: {name_of(error)}", may_pass=True)
+            return await self.flow()
+        raise TooSlow("it went silent")
+
+    async def flow(self) -> bytes | None:
+        """What comes next, None at the end; raises `ProviderFailed`.
+
+        Only the library's own deadline for each read counts: it is there anyway, and one more for
+        each piece of an answer would cost half as much as reading it.
+        """
+        failure: ProviderFailed
+        try:
+            return self._counted(await anext(self._chunks, None))
+        except httpx.TimeoutException:
+            failure = TooSlow("it went silent")
+        except httpx.HTTPError as error:
+            failure = BadAnswer(f"the answer was cut: {name_of(error)}", may_pass=True)
         raise failure  # not in the except clause: the library's error is not part of it
 
     def _counted(self, chunk: bytes | None) -> bytes | None:
-        self._total += len(chunk or b"")
-        if self._total > MAX_ANSWER:
-            raise BadAnswer(f"the answer is longer than {MAX_ANSWER} bytes")
+        if chunk is not None:
+            self._total += len(chunk)
+            if self._total > MAX_ANSWER:
+                raise BadAnswer(f"the answer is longer than {MAX_ANSWER} bytes")
         return chunk
 
     async def start(self, size: int, deadline: float) -> bytes:

@@ -117,7 +117,7 @@ class OpenAIProvider:
         reading, events = Reading(), Events()
         has_begun = False
         while not reading.is_over:
-            chunk = await _heard(body, reading, deadline)
+            chunk = await _heard(body, reading, deadline, has_begun=has_begun)
             found = _split(events, chunk, reading)
             for event in found:
                 for piece in reading.take(event):
@@ -145,14 +145,19 @@ class _Connecting:
                 await self.stream.aclose()
 
 
-async def _heard(body: Body, reading: Reading, deadline: float) -> bytes | None:
+async def _heard(body: Body, reading: Reading, deadline: float, *, has_begun: bool) -> bytes | None:
     """What comes next; once the model has stopped, whatever goes wrong is merely the end."""
-    if reading.ending is None:
+    if reading.ending is not None:
+        try:
+            return await body.next(min(deadline, trio.current_time() + LINGER))
+        except ProviderFailed:
+            return None
+    if not has_begun:
         return await body.next(deadline)
-    try:
-        return await body.next(min(deadline, trio.current_time() + LINGER))
-    except ProviderFailed:
-        return None
+    chunk = await body.flow()
+    if trio.current_time() > deadline:
+        raise TooSlow("it says no more, and only keeps the connection alive")
+    return chunk
 
 
 def _split(events: Events, chunk: bytes | None, reading: Reading) -> list[bytes]:
@@ -235,7 +240,9 @@ def _client(settings: ProviderSettings) -> httpx.AsyncClient:
         trust_env=False,
         proxy=settings.proxy,
         follow_redirects=False,
-        timeout=httpx.Timeout(None, connect=settings.connect_seconds),
+        timeout=httpx.Timeout(
+            None, connect=settings.connect_seconds, read=settings.silence_seconds
+        ),
         limits=httpx.Limits(
             max_connections=MAX_STREAMS,
             max_keepalive_connections=IDLE_CONNECTIONS,
