@@ -15,6 +15,7 @@ from tests.daemon.providers.fake import Play, Visit, answer, chunk, event, refus
 
 
 SHORT = 0.15  # seconds of a deadline that is meant to pass
+PAUSE = 0.5  # seconds of one that is not to pass before something was said, on a busy machine
 FIRST, SILENCE = "first_token_seconds", "silence_seconds"
 
 
@@ -189,8 +190,8 @@ FAULTS = [
     _first("hangs in the headers", hang_in_headers),
     _first("hangs after the headers", hang_after_headers),
     _first("keeps alive and never answers", keeping_alive(chunk("", role="assistant"))),
-    Fault("hangs mid stream", SLOW, hang_mid_stream, HALF, {SILENCE: SHORT}),
-    Fault("keeps alive mid stream", SLOW, KEPT_ALIVE, HALF, {SILENCE: SHORT}),
+    Fault("hangs mid stream", SLOW, hang_mid_stream, HALF, {SILENCE: PAUSE}),
+    Fault("keeps alive mid stream", SLOW, KEPT_ALIVE, HALF, {SILENCE: PAUSE}),
     # ---- statuses
     Fault("401", AUTH, refusing(401, {"error": {"code": "invalid_api_key"}})),
     Fault("403", AUTH, refusing(403)),
