@@ -77,7 +77,8 @@ def _apply(
 def patched(old: Overrides, patch: OverridesPatch, offered: Offered) -> Overrides:
     """The overrides after a patch; raises `InvalidParams` and changes nothing if it is invalid.
 
-    A provider without a model clears the model: the old name means nothing to the new provider.
+    A provider without a model clears the model, also the provider that is chosen already: who
+    names one starts from what it offers.
     """
     _check_patch(patch, offered)
     changes = {
@@ -85,7 +86,8 @@ def patched(old: Overrides, patch: OverridesPatch, offered: Offered) -> Override
         for name in patch.__struct_fields__
         if (value := getattr(patch, name)) is not UNSET
     }
-    if "model_provider" in changes and changes["model_provider"] != old.model_provider:
+    chosen = changes.get("model_provider", UNSET)
+    if chosen is not UNSET and (chosen is not None or old.model_provider is not None):
         changes.setdefault("model", None)
     return msgspec.structs.replace(old, **changes)
 
