@@ -104,7 +104,7 @@ async def open_agents(settings: Settings) -> AsyncGenerator[dict[str, Agent]]:
             raise AppError("default_agent is 'native', which needs a provider: [providers.NAME]")
         yield agents
         return
-    # Here and not above: an HTTP library takes as long to load as all the rest of the daemon.
+    # Here and not above: an HTTP library adds a seventh to the start, and not every daemon talks.
     from moorage_daemon.providers.opening import open_providers
 
     try:
