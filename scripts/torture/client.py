@@ -52,6 +52,12 @@ class Pending:
     answer: Message | None = None
     answered_at: float = 0.0
 
+    @property
+    def code(self) -> int | None:
+        """The code of the error it was answered with."""
+        error = self.answer.error if self.answer is not None else None
+        return error.code if error is not None else None
+
     async def result(self) -> Json:
         """Wait for it; raises `Refused`, and `Gone` if the connection ended first."""
         await self.done.wait()

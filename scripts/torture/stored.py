@@ -15,11 +15,22 @@ UPDATES = frozenset({"message", "tool", "plan", "update"})  # their bodies are s
 
 @dataclass(frozen=True)
 class StoredSession:
-    """One session: its log, its verdicts in their order, and what its head calls open."""
+    """One session: its log, its verdicts in their order, and what its head says."""
 
     log: Ledger
     verdicts: list[Json]
     open_turns: list[int]
+    life: str
+
+    def problems(self) -> list[str]:
+        """What is wrong with it by itself: each turn has one verdict, and none is open."""
+        session, wrong = self.log.session, list(self.log.problems)
+        if self.open_turns:
+            wrong.append(f"{session}: the head still has turns open: {self.open_turns}")
+        ended = sorted(verdict["generation"] for verdict in self.verdicts)
+        if ended != sorted(self.log.admitted):
+            wrong.append(f"{session}: turns {sorted(self.log.admitted)}, verdicts {ended}")
+        return wrong
 
 
 def read_database(state: Path) -> dict[str, StoredSession]:
@@ -40,7 +51,8 @@ def _session(connection: sqlite3.Connection, name: str, head: bytes) -> StoredSe
         log.take(entry)
         if kind == "verdict":
             verdicts.append(entry)
-    return StoredSession(log, verdicts, json.loads(head).get("open_turns", []))
+    said: Json = json.loads(head)
+    return StoredSession(log, verdicts, said.get("open_turns", []), said.get("life", "active"))
 
 
 def _entry(seq: object, at: object, generation: object, kind: object, body: Json) -> Json:
