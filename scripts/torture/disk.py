@@ -288,7 +288,7 @@ async def one_round(report: Report, number: int, recoveries: list[float]) -> Rou
                 nursery.cancel_scope.cancel()
             if is_crashed:
                 await trial.daemon.kill()
-                trial.started = await starts(state)
+                trial.started = await starts(report, state)
                 trial.ballast.free()
             else:
                 recoveries.append(await trial.check_recovery())
@@ -323,13 +323,17 @@ async def at_work(report: Report, state: Path) -> AsyncGenerator[Round]:
             await daemon.kill()
 
 
-async def starts(state: Path) -> bool:
-    """Whether a daemon starts there as it is."""
+async def starts(report: Report, state: Path) -> bool:
+    """Whether a daemon starts on the full disk; one that does not says why in its last line."""
     starting = await start_daemon(state, SETTINGS)
     try:
         daemon = await starting.ready()
-    except DaemonFailed:
+    except DaemonFailed as failure:
         await starting.process.wait()
+        line = str(failure).splitlines()[-1:]
+        said = bool(line) and line[0].startswith("mooraged: ")
+        report.check(said, f"no start on a full disk, and no word why: {line}")
+        report.figures["why_not_started"] = line[:1]
         return False
     await daemon.kill()
     return True
