@@ -108,7 +108,8 @@ class Round:
     cancelled: str = ""
     with_tool: str = ""
     idle: str = ""
-    pending: list[Pending] = field(default_factory=list[Pending])
+    pending: list[tuple[str, Pending]] = field(default_factory=list[tuple[str, Pending]])
+    ended_at: dict[str, float] = field(default_factory=dict[str, float])  # cancelled or killed
     durable: bool | None = None
     started: bool | None = None  # whether the next daemon started on the full disk
     gone: float = 0.0  # seconds from the kill until no process was left
@@ -128,7 +129,7 @@ class Round:
         session = await self.client.new(str(self.report.work))
         self.watcher.ledger(session).last = 1
         await self.watcher.attach(session, 1)
-        self.pending.append(await self.client.prompt(session, text))
+        self.pending.append((session, await self.client.prompt(session, text)))
         return session
 
     async def until_full(self) -> None:
@@ -141,7 +142,7 @@ class Round:
                     await prompt.done.wait()
                 if prompt.code == STORAGE:
                     self.full_at = trio.current_time()
-                self.pending.append(prompt)
+                self.pending.append((self.idle, prompt))
 
     async def check_full(self) -> None:
         """What has to be refused and what has to work meanwhile."""
@@ -182,6 +183,7 @@ class Round:
         return answer
 
     async def _check_cancel(self) -> None:
+        self.ended_at[self.cancelled] = trio.current_time()
         answer = await self._in_time("session/cancel", self._all(self.cancelled), AT_ONCE)
         self.report.check(answer.get("outcome") == "fired", f"full: the cancel did {answer}")
 
@@ -190,6 +192,7 @@ class Round:
 
     async def _check_kill(self) -> None:
         began = time.monotonic()
+        self.ended_at[self.with_tool] = trio.current_time()
         params = {"sessionId": self.with_tool, "reason": "the disk is full"}
         kill = await self.client.start("session/kill", params)
         (left,) = await until_gone([self.marker], began)
@@ -202,13 +205,16 @@ class Round:
         self.report.check(self.durable is not None, "full: the kill had no answer in time")
 
     async def _check_pending(self) -> None:
-        """Every prompt has its answer within the grace, whatever became of its turn."""
-        with trio.move_on_at(self.full_at + GRACE + SLACK):
-            for pending in self.pending:
-                await pending.done.wait()
-        for pending in self.pending:
-            answered = pending.done.is_set()
-            self.report.check(answered, f"full: prompt {pending.id} had no answer in the grace")
+        """Every prompt has its answer within the grace, whatever became of its turn.
+
+        The grace of a turn that did not need the disk begins when it was asked to stop.
+        """
+        for session, prompt in self.pending:
+            due = self.ended_at.get(session, self.full_at) + GRACE + SLACK
+            with trio.move_on_at(due):
+                await prompt.done.wait()
+            in_time = prompt.done.is_set() and prompt.answered_at <= due
+            self.report.check(in_time, f"full: prompt {prompt.id} had no answer in the grace")
 
     async def check_recovery(self) -> float:
         """Free the space; gives the seconds until a turn works."""
