@@ -383,12 +383,10 @@ class Session:
             self._conclude_queued(turn)
         return outcome
 
-    def stop_all(self, cause: Cause, by: str) -> list[Turn]:
+    def stop_all(self, cause: Cause, by: str) -> None:
         """Ask every turn to stop, the last one first, so that none of them gets to run."""
-        turns = self._turns()
-        for turn in reversed(turns):
+        for turn in reversed(self._turns()):
             self.stop(turn, cause, by)
-        return turns
 
     def cancel(self, wish: CancelMeta | None, by: str, origin: str) -> CancelResult:
         """Stop the turns that `wish` is about, with cause `client_rpc`.
@@ -453,13 +451,14 @@ class Session:
         self.ends = DetachReason.KILLED
         body = StateBody(state=Life.KILLED, by=by, reason=reason)
         last = self.log.append(Kind.STATE, body)
-        turns = self.stop_all(Cause.ADMIN_KILL, by)
+        hit = [turn for turn in self._turns() if turn.verdict is None]
+        self.stop_all(Cause.ADMIN_KILL, by)
         processes = self.stage.processes if self.stage else 0
         if self.stage is not None:
             self.stage.shut()
         if self.turn is None or self.turn.verdict is not None:
             self.log.end_readers(max(last, self.log.seq))
-        return Killed([turn for turn in turns if turn.cause is not None], processes)
+        return Killed(hit, processes)
 
     def end(self, by: str, reason: DetachReason, cause: Cause) -> None:
         """Stop all turns and let no other start, in this tick; see `ended` for the rest of it."""
