@@ -82,6 +82,14 @@ class Performance:
         """Have the agent ignore every cancellation until `released` is set."""
         self.begin(lambda _: self._shielded())
 
+    def shrug(self) -> None:
+        """Have the agent do the same, and return then as if nothing had been asked."""
+        self.begin(lambda _: self._shrugging())
+
+    async def _shrugging(self) -> StopReason:
+        await self._shielded()
+        return StopReason.END_TURN
+
     async def _shielded(self) -> None:
         with trio.CancelScope(shield=True):
             await self.released.wait()

@@ -6,13 +6,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from moorage_daemon.agents.port import Stage
 from moorage_protocol import jsonrpc
 from moorage_protocol.acp import StopReason
 from moorage_protocol.errors import InvalidParams
 from moorage_protocol.moorage import CancelOutcome, CancelResult, Cause, Outcome, Verdict
 from tests.daemon.harness import Daemon, simulated
-from tests.daemon.puppet import Lever, Performance, saying
+from tests.daemon.puppet import Lever, saying
 from tests.daemon.twin import Client, PromptReply, cancel_params
 
 
@@ -266,7 +265,7 @@ async def test_behaviour_6_a_cancel_that_the_agent_outran_is_lost(
     session = await client.new()
     reply = client.prompt(session)
     performance = await daemon.puppet.next()
-    performance.begin(lambda stage: _done_in_spite(performance, stage))
+    performance.shrug()
     await wait_all_tasks_blocked()
 
     outcome = await client.cancel(session)
@@ -278,12 +277,6 @@ async def test_behaviour_6_a_cancel_that_the_agent_outran_is_lost(
     assert (told.outcome, told.cause, told.cancel_lost) == (Outcome.COMPLETED, None, True)
     [verdict] = await verdicts(client, session)
     assert (verdict.outcome, verdict.cause, verdict.cancel_lost) == (Outcome.COMPLETED, None, True)
-
-
-async def _done_in_spite(performance: Performance, _: Stage) -> StopReason:
-    with trio.CancelScope(shield=True):
-        await performance.released.wait()
-    return StopReason.END_TURN
 
 
 async def three_turns(daemon: Daemon, client: Client, session: str) -> list[PromptReply]:

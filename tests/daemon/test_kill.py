@@ -286,6 +286,23 @@ async def test_a_kill_while_the_verdict_is_written_changes_no_verdict(
     assert [entry.kind for entry in await daemon.log(session)][-2:] == ["verdict", "state"]
 
 
+async def test_a_kill_counts_only_the_turns_it_hit(daemon: Daemon, client: Client) -> None:
+    """One was cancelled before, and its verdict is on its way to the disk."""
+    session = await client.new()
+    client.prompt(session)
+    await daemon.puppet.next()
+    await wait_all_tasks_blocked()
+    daemon.store.hold()
+    await client.cancel(session)
+    await wait_all_tasks_blocked()
+
+    killing = client.start_kill(session)
+    await wait_all_tasks_blocked()
+    daemon.store.release()
+
+    assert (await killing.result()).turns == []
+
+
 async def test_behaviour_27_a_kill_beats_the_prompt_and_the_load_of_a_parked_session(
     daemon: Daemon, client: Client
 ) -> None:
