@@ -321,7 +321,10 @@ class Session:
             return await self.around.conductor.conduct(turn, stage, agent, self.log)
         except Exception:  # the turn → verdict boundary
             logger.exception("a turn could not be conducted", extra={"session": self.id})
-            return judge(Raised("internal"), NOBODY, turn.tool_calls)
+            turn.end(Raised("internal"))
+            stage.shut()
+            request = Request(turn.cause, turn.requested_by, turn.also_requested)
+            return judge(Raised("internal"), request, turn.tool_calls)
 
     def _next(self) -> None:
         turn, self.turn, self.stage = self.turn, None, None
