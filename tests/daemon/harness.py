@@ -139,7 +139,9 @@ async def open_daemon(
 
     def abandon() -> None:
         abandoned.append(trio.current_time())
-        puppet.let_go()
+        for agent in (puppet, *agents):
+            if isinstance(agent, Puppet):
+                agent.let_go()
 
     core = open_core(
         some_settings(**settings),

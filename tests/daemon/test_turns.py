@@ -16,7 +16,7 @@ from moorage_protocol.errors import (
 )
 from moorage_protocol.moorage import Cause, Outcome, State, Verdict
 from tests.daemon.harness import GRACE, Daemon, open_daemon, simulated
-from tests.daemon.puppet import Act, Lever, saying
+from tests.daemon.puppet import Act, Lever, Puppet, saying
 from tests.daemon.twin import Client, Json, prompt_params
 
 
@@ -673,3 +673,39 @@ async def test_a_daemon_with_an_agent_that_ignores_the_end_stops_all_the_same() 
     assert (await reply.verdict()).cause is Cause.SHUTDOWN
     [abandoned_at] = daemon.abandoned
     assert abandoned_at - stopped_at < GRACE + 1
+
+
+class Nameless(Puppet):
+    """An agent that cannot even be named once its turn is judged."""
+
+    is_broken = False
+
+    def __getattribute__(self, attribute: str) -> object:
+        if attribute == "name" and type(self).is_broken:
+            raise ZeroDivisionError
+        return super().__getattribute__(attribute)
+
+
+async def test_behaviour_38_a_turn_that_cannot_be_judged_has_a_verdict_all_the_same() -> None:
+    """A bug on our own side of the turn: the cause counts, and the session goes on."""
+    nameless = Nameless("nameless")
+    async with open_daemon(agents=(nameless,)) as daemon:
+        client = await daemon.connect()
+        session = await client.new(agent="nameless")
+        reply = client.prompt(session)
+        performance = await nameless.next()
+        performance.dig_in()
+        await wait_all_tasks_blocked()
+        Nameless.is_broken = True
+        await client.cancel(session)
+
+        told = await reply.verdict()
+
+        Nameless.is_broken = False
+        assert (told.outcome, told.cause) == (Outcome.CANCELLED, Cause.CLIENT_RPC)
+        with pytest.raises(StageClosed):
+            await performance.stage.say("still here")
+        following = client.prompt(session)
+        (await nameless.next()).finish()
+        assert (await following.verdict()).outcome is Outcome.COMPLETED
+        performance.released.set()
