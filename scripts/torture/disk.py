@@ -62,7 +62,7 @@ def _mount(*command: str) -> None:
     except FileNotFoundError:
         raise CannotRun(f"there is no {command[0]}") from None
     if done.returncode:
-        raise CannotRun(f"a disk of its own needs root: {done.stderr.strip()}")
+        raise CannotRun(f"a disk of its own needs root: {done.stderr.partition(chr(10))[0]}")
 
 
 @dataclass(eq=False)
