@@ -9,7 +9,7 @@ from moorage_protocol.errors import InvalidParams, NotFound
 from moorage_protocol.moorage import Access, Outcome, Snapshot, State
 from tests.daemon.harness import Daemon, simulated
 from tests.daemon.puppet import saying
-from tests.daemon.twin import Client, prompt_params
+from tests.daemon.twin import Client, Json, prompt_params
 
 
 pytestmark = pytest.mark.trio(run=simulated)
@@ -90,6 +90,28 @@ async def test_attaching_again_moves_the_cursor_back_and_never_forward(
     performance.finish()
     assert (await reply.verdict()).outcome is Outcome.COMPLETED
     assert client.seqs(session)[-1] > head
+
+
+@pytest.mark.parametrize("wish", [{}, {"afterSeq": 10_000}])
+async def test_a_late_client_that_attaches_again_skips_nothing(
+    daemon: Daemon, client: Client, wish: Json
+) -> None:
+    session = await client.new()
+    late = await daemon.connect()
+    await late.attach(session, afterSeq=0)
+    late.stop_reading()
+    client.prompt(session)
+    performance = await daemon.puppet.next()
+    for number in range(20):
+        await performance.say(f"{number} ")
+        await wait_all_tasks_blocked()
+
+    late.start("_moorage/session/attach", {"sessionId": session, **wish}, Snapshot)
+    await wait_all_tasks_blocked()
+    late.read_on()
+    await wait_all_tasks_blocked()
+
+    assert late.seqs(session) == list(range(1, len(await daemon.log(session)) + 1))
 
 
 async def test_a_snapshot_and_what_follows_fit_together(daemon: Daemon, client: Client) -> None:

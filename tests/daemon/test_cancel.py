@@ -438,6 +438,17 @@ async def test_a_generation_names_a_turn_running_waiting_or_over(
     assert (await client.cancel(session, generation=3)).outcome is CancelOutcome.FINISHED
 
 
+async def test_a_turn_that_was_withdrawn_before_a_later_one_is_finished_and_not_stale(
+    daemon: Daemon, client: Client
+) -> None:
+    """Stale is what is older than the running turn; this one is younger."""
+    session = await client.new()
+    await three_turns(daemon, client, session)
+    assert await client.withdraw(session, 2)
+
+    assert (await client.cancel(session, generation=2)).outcome is CancelOutcome.FINISHED
+
+
 @pytest.mark.parametrize("generation", [-1, 0, 4, 2**40])
 async def test_a_generation_that_never_was_is_refused(
     daemon: Daemon, client: Client, generation: int

@@ -2,10 +2,12 @@
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
 from moorage_daemon.agents.port import StageClosed
 from moorage_daemon.settings import ClosePolicy
+from moorage_daemon.store.model import Life
 from moorage_protocol import jsonrpc
 from moorage_protocol.errors import MethodNotFound, NotFound, RpcError, SessionState
 from moorage_protocol.moorage import Cause, KillResult, Outcome, RespondOutcome, State
@@ -171,6 +173,22 @@ async def test_a_tool_does_not_start_after_a_kill_even_when_its_intent_was_durab
     assert lever.pulled == []
     results = [p for p in client.of_session(session) if p.get("kind") == "result"]
     assert [result["status"] for result in results] == ["cancelled"]
+
+
+async def test_a_tool_start_reads_the_state_again(daemon: Daemon, client: Client) -> None:
+    """The state alone decides, whatever else of a kill has been done by then."""
+    lever = Lever()
+    session = await client.new()
+    client.prompt(session)
+    performance = await daemon.puppet.next()
+    live = daemon.session(session)
+
+    live.head = replace(live.head, life=Life.KILLED)
+    performance.begin(lever.call())
+    await wait_all_tasks_blocked()
+
+    assert performance.is_over
+    assert lever.pulled == []
 
 
 async def test_a_kill_needs_neither_the_agent_nor_the_disk(daemon: Daemon, client: Client) -> None:

@@ -7,7 +7,15 @@ from trio.testing import wait_all_tasks_blocked
 from moorage_daemon.identity import Principal
 from moorage_protocol import jsonrpc
 from moorage_protocol.errors import InternalError, NotFound, NotPermitted, RequestCancelled
-from moorage_protocol.moorage import Cause, Outcome, RespondOutcome, Role, State, Verdict
+from moorage_protocol.moorage import (
+    Cause,
+    Outcome,
+    RespondOutcome,
+    RespondResult,
+    Role,
+    State,
+    Verdict,
+)
 from tests.daemon.harness import Daemon, open_daemon, simulated
 from tests.daemon.puppet import Lever, Performance
 from tests.daemon.twin import Client, Json, PromptReply, Question
@@ -540,6 +548,24 @@ async def test_respond_decides_like_an_answer_and_says_what_became_of_it(scene: 
     assert scene.answers() == [("selected", "allow", other.tui)]
     assert scene.client.retracted == [question.id]
     assert scene.lever.pulled == ["A"]
+
+
+async def test_of_two_responses_in_one_write_the_first_is_applied(scene: Scene) -> None:
+    """The agent has not even woken up when the second comes."""
+    question = await scene.ask()
+    params: Json = {"sessionId": scene.session, "toolCallId": question.call}
+    frames = [
+        scene.client.frame(
+            "_moorage/permission/respond", params | {"optionId": option}, RespondResult
+        )
+        for option in ("reject", "allow")
+    ]
+
+    scene.client.post(*(frame for frame, _ in frames))
+
+    outcomes = [(await reply.result()).outcome for _, reply in frames]
+    assert outcomes == [RespondOutcome.APPLIED, RespondOutcome.ALREADY]
+    assert scene.lever.pulled == []
 
 
 async def test_respond_to_a_cancelled_question_is_expired(scene: Scene) -> None:

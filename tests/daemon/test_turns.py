@@ -199,6 +199,7 @@ async def test_behaviour_30_a_queued_prompt_is_announced_runs_later_and_can_be_w
 
     assert await client.withdraw(session, 3)
     assert (await withdrawn.verdict()).cause is Cause.CLIENT_RPC
+    assert [turn.generation for turn in (await client.attach(session)).queue] == [2]
     await trio.sleep(600)
     assert not await client.withdraw(session, 3), "it has its verdict"
     assert not await client.withdraw(session, 1), "it runs"
@@ -573,8 +574,8 @@ async def test_behaviour_32_an_agent_that_ignores_its_cancellation_is_left_behin
         with trio.CancelScope(shield=True):
             await lever.call()(stage)
 
-    lever.release = trio.Event()
     stubborn = await daemon.puppet.next()
+    lever.release = stubborn.released
     stubborn.begin(pull_and_ignore)
     await wait_all_tasks_blocked()
     asked_at = trio.current_time()
@@ -592,7 +593,7 @@ async def test_behaviour_32_an_agent_that_ignores_its_cancellation_is_left_behin
     (await daemon.puppet.next()).finish()
     assert (await following.verdict()).outcome is Outcome.COMPLETED
     before = len(await daemon.log(session))
-    lever.release.set()
+    stubborn.released.set()
     await wait_all_tasks_blocked()
     assert stubborn.is_over
     assert len(await daemon.log(session)) == before
