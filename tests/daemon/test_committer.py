@@ -177,10 +177,9 @@ async def test_agents_wait_in_emit_while_the_disk_is_full_and_go_on_when_it_is_n
     assert not said.is_set()
 
     daemon.store.make_room()
-    start = trio.current_time()
-    await said.wait()
+    with trio.fail_after(1):
+        await said.wait()
 
-    assert trio.current_time() - start <= 1
     performance.finish()
     assert (await reply.verdict()).outcome is Outcome.COMPLETED
     assert client.text(session) == "one two"

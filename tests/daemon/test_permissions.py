@@ -18,7 +18,7 @@ from moorage_protocol.moorage import (
 )
 from tests.daemon.harness import Daemon, open_daemon, simulated
 from tests.daemon.puppet import Lever, Performance
-from tests.daemon.twin import Client, Json, PromptReply, Question
+from tests.daemon.twin import PATIENCE, Client, Json, PromptReply, Question
 
 
 pytestmark = pytest.mark.trio(run=simulated)
@@ -45,7 +45,8 @@ class Scene:
         """Let the turn end; gives its verdict."""
         if not self.performance.is_over:
             self.performance.finish()
-        await self.reply.arrived.wait()
+        with trio.fail_after(PATIENCE):
+            await self.reply.arrived.wait()
         verdict = (await self.client.turns(self.session))[-1].verdict
         assert verdict is not None
         return verdict
@@ -602,7 +603,8 @@ async def test_a_question_of_the_agent_itself_is_a_yes_or_a_no(
 
         done = performance.begin(ask)
         client.choose(await client.question(number), option)
-        await done.wait()
+        with trio.fail_after(PATIENCE):
+            await done.wait()
         assert said[-1] is yes
 
 
