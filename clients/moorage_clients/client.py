@@ -15,7 +15,7 @@ taken for dead; `reattach` goes on where it stopped.)
 """
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -313,18 +313,27 @@ class Client:
         prompt: str | Sequence[ContentBlock],
         *,
         on_busy: OnBusy = OnBusy.QUEUE,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> PromptResult:
         """Prompt and wait for the turn's end; what it says goes to the session's attachment.
 
-        Cancelling the wait leaves the turn running. Under `nursery.start` it has started when the
-        prompt is on its way. Raises `TurnFailed`, `QueueFull`, `Busy`.
+        Cancelling the wait leaves the turn running. Raises `TurnFailed`, `QueueFull`, `Busy`.
         """
         wish = PromptMeta(prompt_id=uuid4().hex, on_busy=on_busy)
         params = _prompt_params(session_id, prompt, wish)
-        return await self.connection.request(
-            "session/prompt", params, PromptResult, task_status=task_status
-        )
+        return await self._ask("session/prompt", params, PromptResult)
+
+    async def submit(
+        self,
+        session_id: str,
+        prompt: str | Sequence[ContentBlock],
+        then: Callable[[PromptResult | RpcError | ConnectionLost], None],
+    ) -> None:
+        """Send a prompt and return when it is on its way: prompts arrive in the order of calls.
+
+        `then` is called with what the prompt is answered with, when the turn has ended.
+        """
+        params = _prompt_params(session_id, prompt, PromptMeta(prompt_id=uuid4().hex))
+        await self.connection.start_request("session/prompt", params, PromptResult, then)
 
     async def cancel(
         self, session_id: str, *, generation: int | None = None, scope: Scope | None = None

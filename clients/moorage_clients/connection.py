@@ -253,8 +253,6 @@ class Connection:
         params: msgspec.Struct,
         shape: type[R],
         then: Callable[[R | RpcError | ConnectionLost], None] | None = None,
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> R:
         """Ask and wait for the answer; raises the `RpcError` that was answered, `ConnectionLost`.
 
@@ -270,7 +268,6 @@ class Connection:
             answered.set()
 
         await self.start_request(method, params, shape, settle)
-        task_status.started()
         await answered.wait()
         match outcomes[0]:
             case ConnectionLost():

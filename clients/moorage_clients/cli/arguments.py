@@ -4,6 +4,7 @@ Global flags may stand before the command and behind it.
 """
 
 import argparse
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -300,9 +301,11 @@ def _build_configure(found: argparse.Namespace) -> Configure:
 
 def _temperature(value: str) -> None:
     try:
-        float(value)
+        is_number = math.isfinite(float(value))
     except ValueError:
-        raise _Wrong(f"temperature={value}: not a number") from None
+        is_number = False
+    if not is_number:
+        raise _Wrong(f"temperature={value}: not a number")
 
 
 def _status(commands: _Commands) -> None:

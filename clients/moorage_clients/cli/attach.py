@@ -28,7 +28,7 @@ from moorage_clients.messages import LogEntry, Message
 from moorage_clients.nursery import open_quiet_nursery
 from moorage_clients.plain_text import plain
 from moorage_protocol.errors import NotFound, RpcError, TurnFailed
-from moorage_protocol.moorage import Access, DetachReason, RunningTurn, Snapshot
+from moorage_protocol.moorage import Access, DetachReason, PromptResult, RunningTurn, Snapshot
 
 
 QUIT = "/quit"
@@ -60,7 +60,10 @@ def attach(invocation: Invocation, command: Attach, screen: Screen) -> Exit:
             seat = Seat(client, attachment, view, questions, answers, not command.watch)
             if is_person and not invocation.json:
                 screen.note(HELP)
-            return await seat.follow()
+            try:
+                return await seat.follow()
+            finally:
+                screen.end()
 
     return run_with_client(
         invocation.state_dir, work, on_permission=None if command.watch else questions
@@ -97,7 +100,7 @@ class Seat:
 
             nursery.start_soon(self._watch_for_ctrl_c, nursery, leave)
             if self.acts:
-                nursery.start_soon(self._read_lines, nursery, leave)
+                nursery.start_soon(self._read_lines, leave)
             leave(await self._show_all())
         return ended
 
@@ -154,40 +157,33 @@ class Seat:
 
     # ---- what is said
 
-    async def _read_lines(self, nursery: trio.Nursery, leave: Leave) -> None:
+    async def _read_lines(self, leave: Leave) -> None:
         keyboard = Keyboard(sys.stdin.fileno())
         while (line := await keyboard.line()) is not None and line.strip() != QUIT:
             if self.questions.is_asking and word(line) is not None:
                 with suppress(trio.WouldBlock):  # settled in this very moment
                     self.answers.send_nowait(line)
             elif line.strip():
-                await self._has_room()
-                self._prompts += 1
-                await nursery.start(self._prompt, line)  # one behind the other, as typed
+                await self._prompt(line)  # one behind the other, as typed
         if line is None and not sys.stdin.isatty():
             while self._prompts:  # a script's last prompt is to be seen to its end
                 await self._answered.wait()
         leave(Exit.OK)
 
-    async def _has_room(self) -> None:
+    async def _prompt(self, text: str) -> None:
         while self._prompts >= MAX_PROMPTS:
             await self._answered.wait()
+        with suppress(ConnectionLost):  # said by whoever shows the session
+            await self.client.submit(self.attachment.session_id, text, self._take_answer)
+            self._prompts += 1
 
-    async def _prompt(
-        self, text: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        session = self.attachment.session_id
-        try:
-            await self.client.send_prompt(session, text, task_status=task_status)
-        except (TurnFailed, ConnectionLost):
-            pass  # shown by its verdict; said by whoever shows the session
-        except RpcError as error:
-            self.view.note(f"Not taken: {plain(error.message)}")
-        finally:
-            task_status.started()
-            self._prompts -= 1
-            answered, self._answered = self._answered, trio.Event()
-            answered.set()
+    def _take_answer(self, outcome: PromptResult | RpcError | ConnectionLost) -> None:
+        """How the turn ended is in the log; only a prompt that became no turn has to be told."""
+        if isinstance(outcome, RpcError) and not isinstance(outcome, TurnFailed):
+            self.view.note(f"Not taken: {plain(outcome.message)}")
+        self._prompts -= 1
+        answered, self._answered = self._answered, trio.Event()
+        answered.set()
 
     async def _watch_for_ctrl_c(self, nursery: trio.Nursery, leave: Leave) -> None:
         with trio.open_signal_receiver(signal.SIGINT) as presses:

@@ -81,7 +81,7 @@ def short_ids(ids: Sequence[str]) -> dict[str, str]:
     shared = [0, *(_shared(a, b) for a, b in pairwise(ordered)), 0]
     return {
         found: found[: max(SHORTEST, before + 1, after + 1)]
-        for found, (before, after) in zip(ordered, pairwise(shared), strict=True)
+        for found, (before, after) in zip(ordered, pairwise(shared), strict=False)
     }
 
 
