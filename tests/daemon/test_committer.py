@@ -275,6 +275,25 @@ async def test_all_waiting_prompts_are_answered_together_when_the_disk_is_full(
     assert len(daemon.puppet.performances) == 1
 
 
+async def test_a_prompt_that_waits_is_not_started_on_a_full_disk(
+    daemon: Daemon, client: Client
+) -> None:
+    """The verdict before it fits into the reserve; a new turn would not."""
+    session, first, performance = await a_turn(daemon, client)
+    waiting = client.prompt(session, "waits")
+    await wait_all_tasks_blocked()
+    daemon.store.fill(reserve=100)
+    start = trio.current_time()
+    performance.finish()
+
+    assert (await first.verdict()).outcome is Outcome.COMPLETED
+    with pytest.raises(StorageError):
+        await waiting.result()
+
+    assert trio.current_time() == start
+    assert len(daemon.puppet.performances) == 1
+
+
 async def test_a_disk_that_stays_nearly_full_holds_nobody_up(
     daemon: Daemon, client: Client
 ) -> None:
@@ -419,6 +438,24 @@ async def test_a_silent_turn_of_a_session_that_cannot_be_written_is_ended(
     assert not daemon.session(session).is_busy
 
 
+async def test_nobody_waits_for_an_agent_that_ignores_the_loss_of_its_log(
+    daemon: Daemon, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    session, reply, performance = await a_turn(daemon, client)
+    performance.dig_in()
+    await wait_all_tasks_blocked()
+    daemon.store.break_next(times=2)
+    start = trio.current_time()
+    await _disturb(client, session)
+
+    with pytest.raises(StorageError):
+        await reply.result()
+
+    assert trio.current_time() == start
+    assert "a turn could not be conducted" not in caplog.text
+    performance.released.set()
+
+
 async def _disturb(client: Client, session: str) -> None:
     """Write something to a session's log."""
     with pytest.raises(RpcError):
@@ -454,6 +491,7 @@ async def test_a_new_session_that_cannot_be_written_is_answered_and_is_not_there
 
     assert await daemon.store.list() == []
     assert await client.listed() == []
+    assert not daemon.sessions.live
 
 
 async def test_one_session_that_conflicts_fails_alone(daemon: Daemon, client: Client) -> None:

@@ -5,7 +5,7 @@ import trio
 from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
-from moorage_daemon.agents.port import StageClosed
+from moorage_daemon.agents.port import Stage, StageClosed
 from moorage_daemon.settings import ClosePolicy
 from moorage_daemon.store.model import Life
 from moorage_protocol import jsonrpc
@@ -405,6 +405,28 @@ async def test_an_open_question_of_a_killed_session_is_over(daemon: Daemon, clie
     assert [answer["outcome"] for answer in answers] == ["cancelled"]
 
 
+async def test_a_question_is_over_at_the_kill_whatever_its_agent_does(
+    daemon: Daemon, client: Client
+) -> None:
+    async def ask_and_ignore(stage: Stage) -> None:
+        with trio.move_on_after(10 * GRACE, shield=True):
+            await stage.ask("may I?")
+            await performance.released.wait()
+
+    session = await client.new()
+    client.prompt(session)
+    performance = await daemon.puppet.next()
+    performance.begin(ask_and_ignore)
+    question = await client.question()
+
+    client.start_kill(session)
+    await wait_all_tasks_blocked()
+
+    assert client.retracted == [question.id]
+    assert not performance.is_over
+    performance.released.set()
+
+
 async def test_a_kill_of_one_session_is_nothing_to_another(daemon: Daemon, client: Client) -> None:
     doomed, other = await client.new(), await client.new()
     client.prompt(doomed)
@@ -536,6 +558,31 @@ async def test_a_close_whose_client_goes_away_is_finished_all_the_same(
     reply = client.prompt(session, "again")
     (await daemon.puppet.next()).finish()
     assert (await reply.verdict()).outcome is Outcome.COMPLETED
+
+
+@pytest.mark.parametrize("ending", ["session/close", "session/delete"])
+async def test_who_attaches_in_the_last_moment_is_told_that_it_is_over(
+    daemon: Daemon, client: Client, ending: str
+) -> None:
+    """All turns have ended, and the last entry is on its way to the disk."""
+    other = await daemon.connect()
+    session = await client.new()
+    daemon.store.hold()
+    patch = {"sessionId": session, "overrides": {"model": "m"}}
+    client.start("session/configure", patch, dict[str, object])
+    done = client.start(ending, {"sessionId": session}, dict[str, object])
+    await wait_all_tasks_blocked()
+    await other.attach(session)
+
+    daemon.store.release()
+    await done.result()
+    await told_of_the_end(other, session)
+
+    assert detached(other, session) == ["closed"]
+    if ending == "session/close":
+        reply = other.prompt(session)
+        (await daemon.puppet.next()).finish()
+        assert (await reply.verdict()).outcome is Outcome.COMPLETED
 
 
 async def test_frames_behind_a_close_find_the_session_closing(

@@ -5,6 +5,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from moorage_daemon.identity import Principal
+from moorage_daemon.turn.asks import Ask, Asks
+from moorage_daemon.turn.stage import OPTIONS
 from moorage_protocol import jsonrpc
 from moorage_protocol.errors import InternalError, NotFound, NotPermitted, RequestCancelled
 from moorage_protocol.moorage import (
@@ -279,6 +281,32 @@ async def test_an_unknown_option_or_a_malformed_answer_withdraws_the_client(
     await other.attach(scene.session)
     other.choose(await other.question())
     await wait_all_tasks_blocked()
+    assert scene.lever.pulled == ["A"]
+
+
+async def test_a_client_that_withdrew_does_not_keep_the_question_open(scene: Scene) -> None:
+    """It was asked and is no longer; the only one who is has cancelled."""
+    other = await scene.daemon.connect()
+    await other.attach(scene.session)
+    question, also = await scene.ask(), await other.question()
+
+    scene.client.choose(question, "whatever")
+    await wait_all_tasks_blocked()
+    other.dismiss(also)
+
+    assert (await scene.end()).cause is Cause.CLIENT_RPC
+
+
+async def test_a_client_that_withdrew_is_asked_again_when_it_attaches_again(
+    scene: Scene,
+) -> None:
+    scene.client.choose(await scene.ask(), "whatever")
+    await wait_all_tasks_blocked()
+
+    await scene.client.attach(scene.session)
+    scene.client.choose(await scene.client.question(2))
+    await wait_all_tasks_blocked()
+
     assert scene.lever.pulled == ["A"]
 
 
@@ -577,6 +605,26 @@ async def test_respond_to_a_cancelled_question_is_expired(scene: Scene) -> None:
     outcome = await scene.client.respond(scene.session, question.call)
 
     assert outcome is RespondOutcome.EXPIRED
+
+
+async def test_so_many_settled_questions_are_remembered_and_no_more() -> None:
+    asks = Asks()
+    for number in range(2 * Asks.REMEMBERED):
+        ask = Ask(f"call-{number}", 1, OPTIONS, _record_nothing)
+        asks.add(ask)
+        assert asks.select(ask.tool_call_id, "allow", "tui") is RespondOutcome.APPLIED
+        asks.close(ask)
+
+    outcomes = [
+        asks.select(f"call-{number}", "allow", "tui") for number in range(2 * Asks.REMEMBERED)
+    ]
+
+    forgotten = [RespondOutcome.UNKNOWN] * Asks.REMEMBERED
+    assert outcomes == forgotten + [RespondOutcome.ALREADY] * Asks.REMEMBERED
+
+
+def _record_nothing(*_: object) -> None:
+    """A question without a log."""
 
 
 async def test_respond_of_another_principal_finds_nothing(scene: Scene) -> None:
