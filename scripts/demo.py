@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -143,9 +143,8 @@ def row_of(session: str) -> dict[str, Any]:
     listed = subprocess.run(
         [MOORAGE, "--json", "ls", "--all"], capture_output=True, text=True, check=True
     )
-    found: Any = json.loads(listed.stdout)
-    rows: list[dict[str, Any]] = found if isinstance(found, list) else found["sessions"]
-    return next(live_row(row) for row in rows if row["sessionId"] == session)
+    found: dict[str, list[dict[str, Any]]] = json.loads(listed.stdout)
+    return next(live_row(row) for row in found["sessions"] if row["sessionId"] == session)
 
 
 def live_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +170,7 @@ def processes(command: str) -> int:
     return found
 
 
-def wait_for(holds: "Any", what: str) -> None:
+def wait_for(holds: Callable[[], bool], what: str) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + PATIENCE
     while not holds():

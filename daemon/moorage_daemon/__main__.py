@@ -68,9 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _sole(error: Exception) -> Exception:
     """The one error inside the groups that nurseries put around it."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    inner: tuple[Exception, ...] = getattr(error, "exceptions", ())
+    return _sole(inner[0]) if len(inner) == 1 else error
 
 
 def _complain(error: Exception) -> int:

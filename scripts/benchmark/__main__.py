@@ -14,6 +14,7 @@ import threading  # noqa: TID251 - ten clients read at once; this is no trio pro
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from scripts.benchmark.daemon import Daemon, memory_of, running_daemon
@@ -159,7 +160,7 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in clients}
     for number in range(rounds + 5):
         for name, agent in clients.items():
-            took = timed(lambda agent=agent, name=name: act(agent, sessions[name]))
+            took = timed(partial(act, agent, sessions[name]))
             if number >= 5:  # the first ones warm up
                 seconds[name].append(took)
     figures = {name: spread(found) for name, found in seconds.items()}
@@ -189,7 +190,7 @@ def stream_once(connect: Connect, work: Path, clients: int) -> float:
     agents = [connect()[0] for _ in range(clients)]
     session = agents[0].new_session(work)
     for agent in agents[1:]:
-        params = {"sessionId": session, "cwd": str(work), "mcpServers": []}
+        params: Json = {"sessionId": session, "cwd": str(work), "mcpServers": []}
         agent.call("session/resume", params)
     texts = [Transcript() for _ in agents]
     watchers = [
