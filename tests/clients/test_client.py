@@ -120,11 +120,11 @@ async def test_error_in_the_block_comes_out_as_itself(daemon: FakeDaemon) -> Non
 
 async def test_answers_find_their_requests_in_any_order(daemon: FakeDaemon) -> None:
     async with visiting(daemon) as (client, visitor), trio.open_nursery() as nursery:
-        outcomes: list[CancelOutcome] = []
+        outcomes: dict[int, CancelOutcome] = {}
 
         async def cancel(generation: int) -> None:
             result = await client.cancel(S, generation=generation, scope=Scope.ALL)
-            outcomes.append(result.outcome)
+            outcomes[generation] = result.outcome
 
         nursery.start_soon(cancel, 1)
         first = await visitor.receive()
@@ -133,7 +133,7 @@ async def test_answers_find_their_requests_in_any_order(daemon: FakeDaemon) -> N
         await visitor.answer(second, {"outcome": "stale"})
         await visitor.answer(first, {"outcome": "fired"})
 
-    assert outcomes == [CancelOutcome.STALE, CancelOutcome.FIRED]
+    assert outcomes == {1: CancelOutcome.FIRED, 2: CancelOutcome.STALE}
     assert second["params"]["_meta"]["moorage"] == {"generation": 2, "scope": "all"}
 
 

@@ -131,6 +131,20 @@ async def test_requests_and_answers_pass(daemon: FakeDaemon) -> None:
             }
 
 
+async def test_editor_that_frames_by_headers_is_answered_likewise(daemon: FakeDaemon) -> None:
+    with trio.fail_after(5):
+        async with open_editor(daemon.state_dir) as editor:
+            await editor.send_raw(
+                b'Content-Length: 47\r\n\r\n{"jsonrpc":"2.0",\n"id":0,"method":"initialize"}'
+            )
+            visitor = await daemon.accept()
+            await visitor.answer(await visitor.expect("initialize"), {})
+            assert editor.bridge.stdout is not None
+            said = bytes(await editor.bridge.stdout.receive_some())
+
+    assert said == b'Content-Length: 41\r\n\r\n{"jsonrpc": "2.0", "id": 0, "result": {}}'
+
+
 async def test_eight_mebibytes_pass_whole_in_both_directions(daemon: FakeDaemon) -> None:
     text = "x" * (8 * 2**20 - 1024)
     with trio.fail_after(10):
