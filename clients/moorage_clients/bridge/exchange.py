@@ -13,7 +13,7 @@ from collections import deque
 from typing import cast
 
 from moorage_clients.bridge import frames
-from moorage_clients.bridge.frames import Frame, Kind
+from moorage_clients.bridge.frames import Frame, Kind, Refused, Taken
 from moorage_clients.bridge.outbox import Outbox
 
 
@@ -61,11 +61,10 @@ class Exchange:
         """Whether the daemon has been given everything the editor said."""
         return not (self._waiting or self.to_daemon)
 
-    def from_editor(self, line: bytes | None) -> None:
-        """Take the editor's next line; None is one that was too long."""
-        if line is None:
-            text = f"Frame longer than {frames.MAX_FRAME_BYTES} bytes"
-            self._refuse("null", text, INVALID_REQUEST, "invalid_request")
+    def from_editor(self, line: Taken) -> None:
+        """Take the editor's next line."""
+        if isinstance(line, Refused):
+            self._refuse("null", line.problem, INVALID_REQUEST, "invalid_request")
             return
         frame = frames.read(line)
         if frame.kind is Kind.RESPONSE and frame.id not in self._asked:
@@ -95,7 +94,8 @@ class Exchange:
     def _refuse(
         self, key: str | None, text: str, code: int = INTERNAL_ERROR, kind: str = "daemon_lost"
     ) -> None:
-        error = {"code": code, "message": text, "data": {"code": kind, "retryable": True}}
+        data = {"code": kind, "retryable": code == INTERNAL_ERROR}
+        error = {"code": code, "message": text, "data": data}
         answer = {"jsonrpc": "2.0", "id": json.loads(key or "null"), "error": error}
         self.to_editor.put(_encode(answer))
 

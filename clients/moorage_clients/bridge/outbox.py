@@ -12,6 +12,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self.size = 0  # bytes still to be written
+        self.by_header = False  # lengths in front, instead of newlines behind
         self._lines: deque[bytes] = deque()
         self._written = 0  # of the first line
 
@@ -20,8 +21,10 @@ class Outbox:
 
     def put(self, line: bytes) -> None:
         """Add a line, given without its newline."""
-        self._lines.append(line + b"\n")
-        self.size += len(line) + 1
+        header = b"Content-Length: %d\r\n\r\n%b"
+        whole = header % (len(line), line) if self.by_header else line + b"\n"
+        self._lines.append(whole)
+        self.size += len(whole)
 
     def head(self, most: int) -> bytes:
         """The next bytes to write: at most `most`, and as many lines joined as that holds."""
@@ -42,7 +45,7 @@ class Outbox:
             self._written -= len(self._lines.popleft())
 
     def take_back(self) -> list[bytes]:
-        """Empty the box: gives the lines of which the other end cannot have seen the end."""
+        """Empty a box of lines: gives those of which the other end cannot have seen the end."""
         unsent = [line[:-1] for line in self._lines]
         self._lines.clear()
         self.size = self._written = 0

@@ -13,7 +13,7 @@ import socket
 import time
 
 from moorage_clients.bridge.exchange import Exchange
-from moorage_clients.bridge.frames import Lines
+from moorage_clients.bridge.frames import Headers, Lines, Refused, framing_of
 from moorage_clients.bridge.launch import PAUSE, Launch, LaunchFailed, dial
 from moorage_clients.bridge.outbox import Discarded
 
@@ -38,7 +38,8 @@ class Relay:
         self._state_dir = state_dir
         self._editor_in, self._editor_out = editor_in, editor_out
         self._exchange = Exchange()
-        self._from_editor, self._from_daemon = Lines(), Lines()
+        self._from_editor: Lines | Headers | None = None  # as the first byte will decide
+        self._from_daemon = Lines()
         self._daemon: socket.socket | None = None
         self._has_heard = False  # anything over the present connection
         self._launch: Launch | None = Launch(state_dir)  # the first daemon is not waited for
@@ -145,11 +146,15 @@ class Relay:
             data = os.read(self._editor_in, READ_BYTES)
         except OSError:  # a terminal that is gone
             data = b""
-        for line in self._from_editor.receive(data):
-            self._exchange.from_editor(line)
         if not data:
             self._is_reading = False
             self._leave()
+            return
+        if self._from_editor is None:
+            self._from_editor = framing_of(data)
+            self._exchange.to_editor.by_header = isinstance(self._from_editor, Headers)
+        for line in self._from_editor.receive(data):
+            self._exchange.from_editor(line)
 
     def _write_editor(self, event: int) -> None:
         try:
@@ -183,7 +188,7 @@ class Relay:
         data = daemon.recv(READ_BYTES)
         self._has_heard = self._has_heard or bool(data)
         for line in self._from_daemon.receive(data):
-            if line is None or not self._exchange.from_daemon(line):
+            if isinstance(line, Refused) or not self._exchange.from_daemon(line):
                 self._has_heard = False  # it will be no better at once
                 self._lose_daemon()
                 return
