@@ -79,6 +79,7 @@ from moorage_protocol.moorage import (
     Scope,
     SessionInfo,
     StatusResult,
+    ToolEnvironment,
     TuisResult,
     TurnsParams,
     TurnsResult,
@@ -216,13 +217,18 @@ class Client:
         agent: str | None = None,
         overrides: OverridesPatch | None = None,
         keep_siblings: bool = False,
+        environment: ToolEnvironment | None = None,
     ) -> NewResult:
-        """Start a session in the absolute directory `cwd`; it is durable when this returns."""
+        """Start a session in the absolute directory `cwd`; it is durable when this returns.
+
+        `environment` is lent to its tools instead of the daemon's own.
+        """
         wish = NewMeta(
             mode=mode,
             agent=agent,
             overrides=OverridesPatch() if overrides is None else overrides,
             keep_siblings=keep_siblings,
+            environment=environment,
         )
         params = NewParams(cwd=str(cwd), mcp_servers=[], meta=Meta(moorage=wish))
         return await self._ask("session/new", params, NewResult)

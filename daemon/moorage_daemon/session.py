@@ -8,7 +8,7 @@ told when it is durable.
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -166,6 +166,11 @@ class Session:
     def cwd(self) -> str:
         """The working directory, absolute."""
         return self.head.cwd
+
+    @property
+    def environment(self) -> Mapping[str, str] | None:
+        """What its creator lent to its tools."""
+        return self.head.environment
 
     @property
     def may_start(self) -> bool:

@@ -40,6 +40,7 @@ class NewSession:
     cwd: str
     overrides: Overrides = field(default_factory=Overrides)
     labels: dict[str, str] = field(default_factory=dict[str, str])
+    environment: dict[str, str] | None = None
 
 
 @dataclass(eq=False)
@@ -128,6 +129,7 @@ class Sessions:
             updated_at=now,
             overrides=wanted.overrides,
             labels=wanted.labels,
+            environment=wanted.environment,
         )
         session = self._open(Stored(head, 0), is_new=True)
         session.log.write_head(head)

@@ -5,6 +5,7 @@ entries of a session's log, 1, 2, 3 … without gaps; `generation` numbers its t
 """
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -183,12 +184,37 @@ class ConfigureResult(Shape, frozen=True, omit_defaults=False):
 # ---- sessions
 
 
+MAX_VARIABLE = 8192  # characters of one variable; long search paths have some 2,000
+
+_Value = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_VARIABLE, pattern=r"^[^\0]*$")]
+_Path = Annotated[str, msgspec.Meta(max_length=MAX_VARIABLE, pattern=r"^/[^\0]*$")]
+
+
+class ToolEnvironment(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="upper",
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+):
+    """What a person's shell lends to the tools of their session; nothing else can be lent.
+
+    None of it is secret: where programs are, and the address of an agent that keeps the keys.
+    """
+
+    path: _Value | None = None
+    virtual_env: _Path | None = None
+    ssh_auth_sock: _Path | None = None
+
+
 class NewMeta(Shape, frozen=True):
     mode: Mode = Mode.CODE
     agent: str | None = None
     overrides: OverridesPatch = OverridesPatch()
     keep_siblings: bool = False
     labels: dict[str, str] = {}
+    environment: ToolEnvironment | None = None
 
 
 class NewParams(CwdParams, frozen=True):

@@ -11,6 +11,7 @@ import msgspec
 from moorage_clients.cli.choosing import choose, is_killed, last_of, live_row, matching, short_ids
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Cancel, Configure, Invocation, Kill, Log, Ls, New
+from moorage_clients.cli.lending import lent
 from moorage_clients.cli.opening import run_with_client
 from moorage_clients.cli.screen import Screen
 from moorage_clients.client import Client
@@ -44,7 +45,12 @@ def new(invocation: Invocation, command: New, screen: Screen) -> Exit:
     """Start a session and print its id."""
 
     async def work(client: Client) -> Exit:
-        started = await client.new_session(command.cwd, mode=Mode(command.mode), keep_siblings=True)
+        started = await client.new_session(
+            command.cwd,
+            mode=Mode(command.mode),
+            keep_siblings=True,
+            environment=lent(os.environ, screen.note),
+        )
         if invocation.json:
             row = {"sessionId": started.session_id, "cwd": command.cwd, "mode": command.mode}
             screen.document(row)

@@ -7,7 +7,7 @@ import os.path
 from datetime import UTC, datetime
 from itertools import islice
 
-from msgspec import UNSET
+from msgspec import UNSET, to_builtins
 
 from moorage_daemon.ending import Ending
 from moorage_daemon.handlers.options import config_options
@@ -71,6 +71,7 @@ def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
             cwd=os.path.normpath(params.cwd),
             overrides=patched(Overrides(), wish.overrides, desk.providers),
             labels=wish.labels,
+            environment=_lent(wish),
         )
     )
     peer.attach_new(session)
@@ -82,6 +83,10 @@ def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
         else UNSET,
     )
     return AtSeq(session.log, session.log.seq, result, snapshot_updates(desk, session))
+
+
+def _lent(wish: NewMeta) -> dict[str, str] | None:
+    return None if wish.environment is None else to_builtins(wish.environment)
 
 
 def _check_directory(params: CwdParams) -> None:

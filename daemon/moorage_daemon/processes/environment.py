@@ -1,4 +1,4 @@
-"""What a tool sees of the daemon's environment: what is named here, and nothing else.
+"""What a tool sees of an environment: what is named here, and nothing else.
 
 A list of what to withhold would miss the next provider's key.
 """
@@ -35,16 +35,21 @@ INHERITED = frozenset(
     }
 )
 
+LENDABLE = frozenset({"PATH", "SSH_AUTH_SOCK", "VIRTUAL_ENV"})
+
 
 def tool_environment(
-    base: Mapping[str, str], *, ssh_auth_sock: str | None = None
+    base: Mapping[str, str], lent: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Return the environment of a tool, taken from `base`, usually the daemon's own.
 
-    The user's ssh agent is never inherited: a caller who was allowed to lend it names its socket.
+    `lent` is what the person lent who started the session: their search path, virtual environment
+    and ssh agent stand instead of the daemon's, also where they have none. The ssh agent is only
+    ever lent, never inherited.
     """
     environment = {name: value for name, value in base.items() if name in INHERITED}
     environment["TERM"] = "dumb"  # output goes to a log: no colours, no pager
-    if ssh_auth_sock is not None:
-        environment["SSH_AUTH_SOCK"] = ssh_auth_sock
+    if lent is not None:
+        environment.pop("VIRTUAL_ENV", None)  # the daemon's does not go with another PATH
+        environment |= {name: value for name, value in lent.items() if name in LENDABLE}
     return environment

@@ -37,7 +37,8 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What has to be known of a session without its log: to list it, to authorise, to resume.
 
     Times are seconds since 1970. `open_turns` are the generations that were admitted and have no
-    verdict yet: after a crash they are what recovery has to end.
+    verdict yet: after a crash they are what recovery has to end. `environment` is what its creator
+    lent to its tools.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     overrides: Overrides = Overrides()
     title: str | None = None
     labels: dict[str, str] = {}
+    environment: dict[str, str] | None = None
     schema: int = SCHEMA
 
 

@@ -1,6 +1,6 @@
 """What a tool is to the turn that calls it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -33,12 +33,14 @@ class Killable(Protocol):
 class Bench:
     """Where a tool works: `cwd` is absolute; `running` is what a kill has to end.
 
-    `progress` shows text while the tool is at work; it replaces what was shown before.
+    `progress` shows text while the tool is at work; it replaces what was shown before. `lent` is
+    what the session's creator lent of their environment, None if they lent nothing.
     """
 
     cwd: str
     progress: Callable[[str], None]
     running: set[Killable] = field(default_factory=set[Killable])
+    lent: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Run:
             process = spawn(
                 ["sh", "-c", arguments.command],
                 cwd=Path(bench.cwd),
-                env=tool_environment(os.environ),
+                env=tool_environment(os.environ, bench.lent),
             )
         except SpawnError as error:
             raise ToolFailed(f"The command could not be started: {error}") from error

@@ -5,7 +5,7 @@ it is durable, look once more whether the session may still start anything, and 
 same tick. A killed session therefore starts nothing, and no tool runs without a record.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -67,6 +67,11 @@ class Scene(Protocol):
     @property
     def cwd(self) -> str:
         """Its working directory."""
+        ...
+
+    @property
+    def environment(self) -> Mapping[str, str] | None:
+        """What its creator lent to its tools."""
         ...
 
     @property
@@ -280,7 +285,12 @@ class TurnStage:
         if not self.scene.may_start:
             raise StageClosed
         self._progress(call, ToolCallStatus.IN_PROGRESS)
-        bench = Bench(self.cwd, lambda text: self._show_progress(call, text), self.running)
+        bench = Bench(
+            self.cwd,
+            lambda text: self._show_progress(call, text),
+            self.running,
+            self.scene.environment,
+        )
         try:
             report = await tool.run(arguments, bench)
         except ToolFailed as error:
