@@ -75,62 +75,89 @@ def join_lines(messages: Sequence[bytes]) -> bytes:
 
 
 MAX_HEADER = 4096  # bytes; a length and a content type need a hundred
+_NEAR = 256  # bytes before its end in which a header that was found again is looked for
 _END = b"\r\n\r\n"
-_LENGTH = re.compile(rb"(?:^|\n)content-length:[ \t]*([0-9]{1,12})[ \t]*(?:\r|$)", re.IGNORECASE)
+_LENGTH = re.compile(
+    rb"(?:^|\n|(?P<behind>(?<=})))content-length:[ \t]*(?P<length>[0-9]{1,12})[ \t]*(?:\r|$)",
+    re.IGNORECASE,
+)
 
 
 @dataclass
 class HeaderFramer:
-    """Cuts a stream at the lengths its headers say (Language Server Protocol, base protocol)."""
+    """Cuts a stream at the lengths its headers say (Language Server Protocol, base protocol).
+
+    Behind a header without a length, or with a wrong one, nobody knows where the frame ends. The
+    stream goes on at the next length, also where it stands behind the end of an object; all up to
+    there is told as one `Malformed`.
+    """
 
     limit: int = MAX_FRAME_BYTES
     _buffer: bytearray = field(default_factory=bytearray)
     _length: int | None = None  # of the frame that follows; None between frames
     _skip: int = 0  # bytes of an oversize frame still to come
+    _is_lost: bool = False
 
     def receive(self, data: bytes) -> list[Framed]:
         """Take the next piece of the stream."""
         self._buffer += data
         frames: list[Framed] = []
-        while True:
-            frame = self._next()
-            if frame is None:
-                return frames
-            frames.append(frame)
+        while self._step(frames):
+            pass
+        return frames
 
-    def _next(self) -> Framed | None:
+    def _step(self, frames: list[Framed]) -> bool:
+        """Take one thing off the buffer; False where more has to come."""
         if self._skip:
-            return self._skip_more()
+            return self._skip_more(frames)
         if self._length is None:
-            return self._read_header()
+            return self._read_header(frames)
         if len(self._buffer) < self._length:
-            return None
-        frame = bytes(self._buffer[: self._length])
+            return False
+        frames.append(bytes(self._buffer[: self._length]))
         del self._buffer[: self._length]
         self._length = None
-        return frame
+        return True
 
-    def _read_header(self) -> Framed | None:
+    def _read_header(self, frames: list[Framed]) -> bool:
         end = self._buffer.find(_END)
         if end < 0:
-            if len(self._buffer) <= MAX_HEADER:
-                return None
-            del self._buffer[: -len(_END)]
-            return Malformed()
-        found = _LENGTH.search(bytes(self._buffer[:end]))
+            if len(self._buffer) >= MAX_HEADER + len(_END):
+                del self._buffer[: -_NEAR - len(_END)]
+                self._lose(frames)
+            return False
+        if end > MAX_HEADER:
+            self._lose(frames)
+        head = bytes(self._buffer[:end])
         del self._buffer[: end + len(_END)]
-        if found is None:
-            return Malformed()
-        self._length = int(found[1])
-        if self._length > self.limit:
-            self._skip, self._length = self._length, None
-        return self._next()
+        if self._is_lost and end > _NEAR:
+            head = b" " + head[-_NEAR:]  # that is not its beginning
+        found = _LENGTH.search(head)
+        if found is None or found["behind"] is not None:
+            self._lose(frames)
+        if found is not None:
+            self._begin(int(found["length"]))
+        return True
 
-    def _skip_more(self) -> Oversize | None:
+    def _begin(self, length: int) -> None:
+        self._is_lost = False
+        if length > self.limit:
+            self._skip = length
+        else:
+            self._length = length
+
+    def _lose(self, frames: list[Framed]) -> None:
+        if not self._is_lost:
+            frames.append(Malformed())
+        self._is_lost = True
+
+    def _skip_more(self, frames: list[Framed]) -> bool:
         gone = min(self._skip, len(self._buffer))
         del self._buffer[:gone]
         self._skip -= gone
-        return None if self._skip else Oversize(self.limit)
+        if self._skip == 0:
+            frames.append(Oversize(self.limit))
+        return self._skip == 0
 
 
 def join_with_headers(messages: Sequence[bytes]) -> bytes:

@@ -157,6 +157,40 @@ def test_endless_header_is_told_and_not_kept_in_memory() -> None:
     assert framer.receive(b"\r\n\r\n" + by_header(b"{}"))[-1] == b"{}"
 
 
+@pytest.mark.parametrize("piece", [1, 3, 7, 1000])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b'Content-Type: x\r\n\r\n{"without":"a length"}',
+        b'Content-Length: two\r\n\r\n{"without":\r\n\r\n"a length"}',
+        b'Content-Type: x\r\n\r\n{"one":1}Content-Type: x\r\n\r\n{"two":2}',
+        b"Content-Type: x\r\n\r\n[" + b"1," * 5000 + b"{}",
+    ],
+    ids=["missing", "no number", "twice", "long"],
+)
+def test_frame_without_a_length_is_told_once_and_the_next_one_is_found(
+    broken: bytes, piece: int
+) -> None:
+    stream, framer = broken + by_header(*FRAMES), HeaderFramer()
+
+    pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
+
+    told = [frame for data in pieces for frame in framer.receive(data)]
+    assert told == [Malformed(), *FRAMES]
+
+
+def test_length_that_is_too_small_costs_no_more_than_its_frame() -> None:
+    stream = b'Content-Length: 5\r\n\r\n{"a":1}' + by_header(b"{}", b"[]")
+
+    assert HeaderFramer().receive(stream) == [b'{"a":', Malformed(), b"{}", b"[]"]
+
+
+def test_length_that_is_too_large_costs_no_more_than_one_frame_behind_its_own() -> None:
+    stream = b'Content-Length: 9\r\n\r\n{"a":1}' + by_header(b"{}", b"[]")
+
+    assert HeaderFramer().receive(stream) == [b'{"a":1}Co', Malformed(), b"[]"]
+
+
 @pytest.mark.parametrize("piece", [1, 3, 7, 64])
 def test_oversize_frame_behind_a_header_is_told_once_and_skipped(piece: int) -> None:
     stream = by_header(b"before", b"x" * 9, b"after")
