@@ -5,7 +5,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from moorage_protocol import jsonrpc
-from moorage_protocol.errors import InvalidParams, NotFound
+from moorage_protocol.errors import InvalidParams, NotFound, StorageError
 from moorage_protocol.moorage import Access, Outcome, Snapshot, State
 from tests.daemon.harness import Daemon, simulated
 from tests.daemon.puppet import saying
@@ -426,6 +426,68 @@ async def _send_on_and_on(client: Client, frame: bytes) -> None:
     for _ in range(20):
         client.post(*[frame] * 250)
         await wait_all_tasks_blocked()
+
+
+async def test_a_replay_is_not_held_up_by_a_session_that_always_has_more(
+    daemon: Daemon, client: Client
+) -> None:
+    quiet, busy = await client.new(), await client.new()
+    slow = await daemon.connect()
+    await slow.attach(busy)
+    slow.stop_reading()
+    client.prompt(busy)
+    performance = await daemon.puppet.next()
+    for number in range(400):
+        await performance.say(f"{number} " + "x" * 4000)
+        await wait_all_tasks_blocked()
+
+    loaded = slow.start_load(quiet)
+    slow.read_on()
+    await loaded.result()
+    arrived = len(slow.seqs(busy))
+    performance.finish()
+    await slow.until(lambda: 1 in slow.verdicts(busy))
+
+    assert arrived < len(slow.seqs(busy)) / 2
+
+
+async def test_a_session_that_was_put_away_while_its_log_was_read_is_followed_again(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await client.new()
+    slow = await daemon.connect()
+    daemon.store.hold_reads()
+    await slow.attach(session, afterSeq=0)
+    await wait_all_tasks_blocked()
+    await client.close(session)
+
+    loaded = slow.start_load(session)
+    await wait_all_tasks_blocked()
+    daemon.store.release_reads()
+    await loaded.result()
+    client.prompt(session)
+    (await daemon.puppet.next()).finish()
+    await slow.until(lambda: 1 in slow.verdicts(session))
+
+    assert slow.seqs(session) == list(range(1, len(await daemon.log(session)) + 1))
+
+
+async def test_a_log_that_cannot_be_read_ends_the_replay_with_an_error_and_nothing_else(
+    daemon: Daemon, client: Client
+) -> None:
+    damaged, sound = await client.new(), await client.new()
+    reader = await daemon.connect()
+    await reader.attach(sound)
+    daemon.store.unreadable.add(damaged)
+
+    with pytest.raises(StorageError):
+        await reader.load(damaged)
+    client.prompt(sound)
+    (await daemon.puppet.next()).finish()
+    await reader.until(lambda: 1 in reader.verdicts(sound))
+
+    told = [m["params"] for m in reader.messages if m.get("method") == "_moorage/session/detached"]
+    assert told == [{"sessionId": damaged, "seq": 0, "reason": "closed"}]
 
 
 async def test_a_session_that_was_never_there_is_not_made_by_asking(

@@ -16,7 +16,8 @@ from moorage_daemon.log.render import message_for
 from moorage_daemon.session import Session
 from moorage_daemon.store.model import AnswerBody, AskBody, Entry, Kind
 from moorage_protocol.acp import Shape
-from moorage_protocol.jsonrpc import encode_notification
+from moorage_protocol.errors import RpcError
+from moorage_protocol.jsonrpc import RequestId, encode_error, encode_notification
 from moorage_protocol.moorage import Access, Detached, DetachReason
 from moorage_protocol.peer import Peer
 
@@ -27,6 +28,14 @@ class Asked:
 
     session: Session
     tool_call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What stands behind an entry; `replay` is the request that asked for all up to there."""
+
+    frames: Sequence[bytes]
+    replay: RequestId | msgspec.UnsetType
 
 
 class _Permission(Shape, frozen=True):
@@ -47,15 +56,19 @@ class Attachment:
     moorage: bool
     peer: Peer[Asked]
     asked: dict[str, int] = field(default_factory=dict[str, int])  # tool call -> request id
-    _answers: list[tuple[int, int, Sequence[bytes]]] = field(
-        default_factory=list[tuple[int, int, Sequence[bytes]]]
-    )
+    _answers: list[tuple[int, int, _Answer]] = field(default_factory=list[tuple[int, int, _Answer]])
     _answered: int = 0
 
-    def answer_at(self, seq: int, frames: Sequence[bytes]) -> None:
-        """Send these behind entry `seq`."""
+    def answer_at(
+        self,
+        seq: int,
+        frames: Sequence[bytes],
+        replay: RequestId | msgspec.UnsetType = msgspec.UNSET,
+    ) -> None:
+        """Send these behind entry `seq`, or an error if the entries up to it cannot be read and
+        they are what the request `replay` asked for."""
         self._answered += 1
-        heapq.heappush(self._answers, (seq, self._answered, frames))
+        heapq.heappush(self._answers, (seq, self._answered, _Answer(frames, replay)))
 
     def render(self, entries: list[Entry], out: list[bytes]) -> None:
         """Write entries, and what stands in their order, behind what is in `out`."""
@@ -72,11 +85,11 @@ class Attachment:
 
     def _release(self, seq: int, out: list[bytes]) -> None:
         while self._answers and self._answers[0][0] <= seq:
-            out.extend(heapq.heappop(self._answers)[2])
+            out.extend(heapq.heappop(self._answers)[2].frames)
 
     def _leftover(self) -> list[bytes]:
         """The answers whose entries this client does not wait for any more."""
-        return [frame for _, _, frames in sorted(self._answers) for frame in frames]
+        return [frame for _, _, answer in sorted(self._answers) for frame in answer.frames]
 
     # ---- questions
 
@@ -109,16 +122,12 @@ class Attachment:
 
     def ending(self) -> bytes | None:
         """The word that the session is over for this client; None while it is not."""
-        if not self.cursor.at_end:
-            return None
-        return encode_notification(
-            "_moorage/session/detached",
-            Detached(
-                session_id=self.session.id,
-                seq=self.cursor.seq,
-                reason=self.session.ends or DetachReason.CLOSED,
-            ),
-        )
+        return self._detached() if self.cursor.at_end else None
+
+    def _detached(self) -> bytes:
+        reason = self.session.ends or DetachReason.CLOSED
+        told = Detached(session_id=self.session.id, seq=self.cursor.seq, reason=reason)
+        return encode_notification("_moorage/session/detached", told)
 
     def withdraw(self) -> list[bytes]:
         """Ask this client no more, gives the frames that tell it; others are still asked."""
@@ -130,7 +139,19 @@ class Attachment:
         self.asked.clear()
         return frames
 
+    def fail(self, error: RpcError) -> list[bytes]:
+        """The log cannot be read on: follow it no longer; gives what tells the client so."""
+        self._answers = [(seq, n, _failed(answer, error)) for seq, n, answer in self._answers]
+        frames = self.close()
+        return [*frames, self._detached()] if self.moorage else frames
+
     def close(self) -> list[bytes]:
         """Follow the session no longer; gives what the client is still to be told."""
         self.cursor.close()
         return [*self.withdraw(), *self._leftover()]
+
+
+def _failed(answer: _Answer, error: RpcError) -> _Answer:
+    if answer.replay is msgspec.UNSET:
+        return answer  # what it says has happened, whoever can read of it
+    return _Answer((encode_error(answer.replay, error),), answer.replay)

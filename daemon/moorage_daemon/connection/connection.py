@@ -116,7 +116,7 @@ class Connection:
     async def _next_write(self) -> list[bytes]:
         try:
             return await self._outbox.next()
-        except (RpcError, OSError) as error:
+        except RpcError as error:
             logger.warning("a log could not be read", exc_info=error, extra=self._names())
             return []
 
@@ -189,7 +189,8 @@ class Connection:
             if error is not None:
                 self._outbox.put([jsonrpc.encode_error(request_id, error)])
             elif attachment is not None and attachment.cursor.seq < answer.seq:
-                attachment.answer_at(answer.seq, frames)
+                replay = request_id if answer.is_replay else msgspec.UNSET
+                attachment.answer_at(answer.seq, frames, replay)
             else:
                 self._outbox.put(frames)
 
@@ -313,6 +314,9 @@ class Connection:
         durable = session.log.durable
         start = durable if after is None else min(after, durable)
         known = self._outbox.attachments.get(session.id)
+        if known is not None and known.session is not session:
+            self._outbox.detach(session.id)  # it was put away meanwhile and has come back
+            known = None
         if known is None:
             self._follow(session, start, access)
             return

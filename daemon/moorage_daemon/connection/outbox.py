@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import trio
 
 from moorage_daemon.connection.attachment import Attachment
-from moorage_protocol.errors import RpcError, StorageError
+from moorage_protocol.errors import RpcError
 
 
 SHARE = 64 * 2**10  # bytes of one session per write: small enough to be fair, large enough to join
@@ -29,6 +29,7 @@ class Outbox:
 
     on_overflow: Callable[[], None]
     attachments: dict[str, Attachment] = field(default_factory=dict[str, Attachment])
+    _passed_over: Attachment | None = None  # it needed the store and is first the next time
     _overflown: bool = False
     _control: list[bytes] = field(default_factory=list[bytes])
     _control_bytes: int = 0
@@ -62,14 +63,17 @@ class Outbox:
     async def next(self) -> list[bytes]:
         """Wait for the next write: messages in their order, none when the transport itself is due.
 
-        Raises `RpcError` or `StorageError` for a log that cannot be read.
+        Raises `RpcError` for a log that cannot be read; that one is followed no longer.
         """
         while True:
             self._due = trio.Event()
             out = self._take_control()
-            for attachment in list(self.attachments.values()):
+            for attachment in self._in_turn():
+                if not self._is_followed(attachment):
+                    continue  # let go while another was fetched
                 if not self._take_entries(attachment, out):
                     if out:
+                        self._passed_over = attachment
                         self._due.set()
                         return out
                     await self._fetch_entries(attachment, out)
@@ -81,6 +85,14 @@ class Outbox:
                 continue  # what was passed so far is nothing that this client is sent
             self._idle.set()
             await self._due.wait()
+
+    def _in_turn(self) -> list[Attachment]:
+        """The attachments, first the one that had to wait for those in memory."""
+        first, self._passed_over = self._passed_over, None
+        return sorted(self.attachments.values(), key=lambda attachment: attachment is not first)
+
+    def _is_followed(self, attachment: Attachment) -> bool:
+        return self.attachments.get(attachment.session.id) is attachment
 
     def _take_control(self) -> list[bytes]:
         out, self._control = self._control, []
@@ -100,10 +112,12 @@ class Outbox:
         cursor = attachment.cursor
         try:
             entries = await cursor.fetch(SHARE)
-        except (RpcError, StorageError):
-            self.detach(attachment.session.id)
+        except RpcError as error:
+            if self._is_followed(attachment):
+                del self.attachments[attachment.session.id]
+                self.put(attachment.fail(error))
             raise
-        if attachment.cursor is cursor:
+        if attachment.cursor is cursor and self._is_followed(attachment):
             attachment.render(entries, out)
             self._end_if_over(attachment, out)
 

@@ -30,12 +30,16 @@ class Now:
 
 @dataclass(frozen=True)
 class AtSeq:
-    """An answer that stands in the log's order: it goes out when the client has entry `seq`."""
+    """An answer that stands in the log's order: it goes out when the client has entry `seq`.
+
+    `is_replay` says that having the entries before is what was asked for.
+    """
 
     log: Log
     seq: int
     result: msgspec.Struct
     then: tuple[bytes, ...] = ()
+    is_replay: bool = False
 
 
 @dataclass(frozen=True)

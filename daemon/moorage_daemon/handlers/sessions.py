@@ -102,7 +102,8 @@ def load(desk: Desk, peer: Peer, params: LoadParams) -> Answer:
     session = _find(desk, peer, params.session_id, Verb.ACT)
     head = session.log.seq
     peer.attach(session, 0, Access.CONTROLLER)
-    return AtSeq(session.log, head, _loaded(desk, peer, session), snapshot_updates(desk, session))
+    result, then = _loaded(desk, peer, session), snapshot_updates(desk, session)
+    return AtSeq(session.log, head, result, then, is_replay=True)
 
 
 def resume(desk: Desk, peer: Peer, params: LoadParams) -> Answer:

@@ -18,7 +18,7 @@ import trio
 from moorage_daemon.log.cursor import Cursor
 from moorage_daemon.log.told import Told
 from moorage_daemon.store.model import UPDATE_KINDS, Entry, Head, Kind, encode_body
-from moorage_daemon.store.port import Change, Page, Stored
+from moorage_daemon.store.port import Change, Page, Stored, StoreError
 from moorage_protocol.errors import CursorExpired, StorageError
 
 
@@ -337,8 +337,12 @@ class Log:
         """Durable entries beyond `after` from the store; raises `CursorExpired` at a gap.
 
         The store may be a moment ahead of what has been folded: that is left for the next read.
+        Raises `StorageError` if it cannot be read.
         """
-        page = await self.writes.read(self.session_id, after, max_bytes)
+        try:
+            page = await self.writes.read(self.session_id, after, max_bytes)
+        except StoreError as error:
+            raise StorageError from error
         if page.gap:
             raise CursorExpired
         return Page([entry for entry in page.entries if entry.seq <= self.durable])

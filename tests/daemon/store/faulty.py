@@ -32,6 +32,7 @@ class FaultyStore:
         self._faults: list[tuple[StoreError, bool]] = []
         self._reopen_faults: list[StoreError] = []
         self._gate: trio.Event | None = None
+        self._read_gate: trio.Event | None = None
         self._is_full = False
         self._reserve = 0
         self._spare = 0
@@ -70,6 +71,16 @@ class FaultyStore:
             self._gate.set()
             self._gate = None
 
+    def hold_reads(self) -> None:
+        """Let reads of entries wait, before anything is read, until `release_reads`."""
+        self._read_gate = trio.Event()
+
+    def release_reads(self) -> None:
+        """Let the waiting reads go on."""
+        if self._read_gate is not None:
+            self._read_gate.set()
+            self._read_gate = None
+
     # ---- the store
 
     async def commit(self, changes: Sequence[Change]) -> None:
@@ -107,6 +118,8 @@ class FaultyStore:
         max_bytes: int = 2**18,
         kinds: frozenset[str] | None = None,
     ) -> Page:
+        if self._read_gate is not None:
+            await self._read_gate.wait()
         self._check_readable(session)
         return await self.inner.entries(
             session, after, limit=limit, max_bytes=max_bytes, kinds=kinds
