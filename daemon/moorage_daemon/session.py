@@ -21,6 +21,7 @@ from moorage_daemon.conductor import Conductor
 from moorage_daemon.log.log import Log
 from moorage_daemon.store.model import (
     BeginBody,
+    ConfigBody,
     Head,
     Kind,
     Life,
@@ -41,7 +42,9 @@ from moorage_daemon.turn.words import user_chunks
 from moorage_protocol.acp import (
     ConfigOption,
     ConfigOptionUpdate,
+    SessionInfoUpdate,
 )
+from moorage_protocol.config import ConfigPatch
 from moorage_protocol.errors import (
     Busy,
     InvalidParams,
@@ -179,8 +182,9 @@ class Session:
 
     @property
     def ask_limit(self) -> float:
-        """Seconds a question stays open."""
-        return self.around.rules.ask_limit
+        """Seconds a question stays open: the session's own, or what the settings say."""
+        own = self.head.config.confirmation
+        return self.around.rules.ask_limit if own is None else own.timeout_seconds or 0.0
 
     @property
     def is_busy(self) -> bool:
@@ -296,7 +300,7 @@ class Session:
         """The turn is the running one from here on; its agent starts when this is durable."""
         self.turn = turn
         turn.started_at = self.log.writes.now()
-        turn.overrides = self.head.overrides
+        turn.overrides, turn.config = self.head.overrides, self.head.config
         generation = turn.generation
         for chunk in user_chunks(turn.content, generation):
             self.log.append(Kind.MESSAGE, chunk, generation=generation, origin=turn.origin)
@@ -491,6 +495,19 @@ class Session:
         self._write_head(overrides=overrides)
         self.log.append(Kind.OVERRIDE, OverrideBody(overrides, by))
         return self.log.append(Kind.UPDATE, encode(ConfigOptionUpdate(config_options=options)))
+
+    def set_up(self, patch: ConfigPatch, changes: Mapping[str, object], by: str) -> int:
+        """Take over a change of the configuration; gives the last entry that tells of it.
+
+        `changes` are what the patch means for the head.
+        """
+        self._must_be_writable()
+        title = self.head.title
+        self._write_head(**changes)
+        seq = self.log.append(Kind.CONFIG, ConfigBody(patch, by))
+        if self.head.title != title:
+            seq = self.log.append(Kind.UPDATE, encode(SessionInfoUpdate(title=self.head.title)))
+        return seq
 
     def touch(self) -> None:
         """Somebody used the session just now."""

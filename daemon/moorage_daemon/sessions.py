@@ -20,6 +20,7 @@ from moorage_daemon.log.log import Log
 from moorage_daemon.session import Killed, Session, Surroundings
 from moorage_daemon.store.model import Head, Kind, Life, StateBody
 from moorage_daemon.store.port import Stored, StoreError
+from moorage_protocol.config import SessionConfig
 from moorage_protocol.errors import NotFound, RpcError, SessionState, StorageError
 from moorage_protocol.moorage import Access, Cause, DetachReason, LiveRow, Mode, Overrides, State
 
@@ -40,6 +41,9 @@ class NewSession:
     cwd: str
     overrides: Overrides = field(default_factory=Overrides)
     labels: dict[str, str] = field(default_factory=dict[str, str])
+    title: str | None = None
+    parent: str | None = None
+    config: SessionConfig = field(default_factory=SessionConfig)
     environment: dict[str, str] | None = None
 
 
@@ -68,7 +72,7 @@ class Sessions:
 
         A killed session is not found unless asked for: its log can still be read.
         """
-        head = self._head(session_id)
+        head = self.head(session_id)
         if head is None:
             raise NotFound
         authorize(principal, head.principal, verb, access)
@@ -76,7 +80,8 @@ class Sessions:
             raise NotFound
         return self._live(session_id)
 
-    def _head(self, session_id: str) -> Head | None:
+    def head(self, session_id: str) -> Head | None:
+        """What is known of a session without making it live; None for an unknown one."""
         session = self.live.get(session_id)
         if session is not None:
             return session.head
@@ -129,6 +134,9 @@ class Sessions:
             updated_at=now,
             overrides=wanted.overrides,
             labels=wanted.labels,
+            title=wanted.title,
+            parent=wanted.parent,
+            config=wanted.config,
             environment=wanted.environment,
         )
         session = self._open(Stored(head, 0), is_new=True)

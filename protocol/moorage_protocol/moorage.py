@@ -21,6 +21,7 @@ from moorage_protocol.acp import (
     Shape,
     StopReason,
 )
+from moorage_protocol.config import ConfigPatch, Labels
 
 
 class Mode(StrEnum):
@@ -213,7 +214,8 @@ class NewMeta(Shape, frozen=True):
     agent: str | None = None
     overrides: OverridesPatch = OverridesPatch()
     keep_siblings: bool = False
-    labels: dict[str, str] = {}
+    labels: Labels = {}
+    config: ConfigPatch = ConfigPatch()
     environment: ToolEnvironment | None = None
 
 

@@ -26,6 +26,7 @@ from moorage_daemon.providers.port import (
     Thought,
 )
 from moorage_protocol.acp import AvailableCommand, StopReason
+from moorage_protocol.config import SessionConfig
 from moorage_protocol.moorage import TokenUsage
 
 
@@ -67,19 +68,25 @@ class NativeAgent:
 
 
 async def _request(settings: ProviderSettings, prompt: Prompt, stage: Stage) -> Request:
-    history = await stage.history(_room(settings) - len(prompt.text))
+    told = stage.config.system_prompt or ""
+    room = _room(_window(settings, stage.config)) - len(told) - len(prompt.text)
+    exchanges = [*await stage.history(room), Exchange(prompt.text, "")]
     return Request(
         model=stage.overrides.model or settings.model,
-        messages=_conversation([*history, Exchange(prompt.text, "")]),
+        messages=[*([Message(Role.SYSTEM, told)] if told else []), *_conversation(exchanges)],
         temperature=stage.overrides.temperature,
     )
 
 
-def _room(settings: ProviderSettings) -> int:
+def _window(settings: ProviderSettings, config: SessionConfig) -> int | None:
+    """Tokens of context: what the models take, or less if the session wants less."""
+    known = [n for n in (settings.context_tokens, config.max_context_length) if n is not None]
+    return min(known, default=None)
+
+
+def _room(window: int | None) -> int:
     """Characters of what is asked, earlier turns and all."""
-    if settings.context_tokens is None:
-        return HISTORY
-    return settings.context_tokens * CHARACTERS_A_TOKEN
+    return HISTORY if window is None else window * CHARACTERS_A_TOKEN
 
 
 def _conversation(exchanges: Iterable[Exchange]) -> list[Message]:
@@ -134,7 +141,7 @@ async def _finish(end: Finished, settings: ProviderSettings, stage: Stage) -> St
         usage = TokenUsage(
             input_tokens=end.usage.input_tokens, output_tokens=end.usage.output_tokens
         )
-        await stage.tell_usage(usage, settings.context_tokens)
+        await stage.tell_usage(usage, _window(settings, stage.config))
     match end.ending:
         case Ending.DONE:
             return StopReason.END_TURN

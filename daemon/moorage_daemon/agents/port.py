@@ -8,6 +8,7 @@ import msgspec
 
 from moorage_daemon.tools.port import Report, Tool
 from moorage_protocol.acp import AvailableCommand, ContentBlock, PlanEntry, StopReason, ToolKind
+from moorage_protocol.config import SessionConfig
 from moorage_protocol.moorage import Overrides, TokenUsage
 
 
@@ -61,6 +62,11 @@ class Stage(Protocol):
     @property
     def overrides(self) -> Overrides:
         """The model settings of this turn; they do not change while it runs."""
+        ...
+
+    @property
+    def config(self) -> SessionConfig:
+        """How the session was set up when this turn began."""
         ...
 
     async def history(self, characters: int) -> Sequence[Exchange]:

@@ -10,6 +10,7 @@ from itertools import islice
 from msgspec import UNSET, to_builtins
 
 from moorage_daemon.ending import Ending
+from moorage_daemon.handlers.config import SetUp, check_parent, patched as set_up
 from moorage_daemon.handlers.options import config_options
 from moorage_daemon.handlers.overrides import patched
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, Peer
@@ -70,8 +71,8 @@ def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
             mode=wish.mode,
             cwd=os.path.normpath(params.cwd),
             overrides=patched(Overrides(), wish.overrides, desk.providers),
-            labels=wish.labels,
             environment=_lent(wish),
+            **vars(_set_up(desk, identity.principal.name, wish)),
         )
     )
     peer.attach_new(session)
@@ -83,6 +84,12 @@ def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
         else UNSET,
     )
     return AtSeq(session.log, session.log.seq, result, snapshot_updates(desk, session))
+
+
+def _set_up(desk: Desk, principal: str, wish: NewMeta) -> SetUp:
+    if isinstance(wish.config.parent, str):
+        check_parent(desk, wish.config.parent, principal)
+    return set_up(SetUp(labels=wish.labels), wish.config)
 
 
 def _lent(wish: NewMeta) -> dict[str, str] | None:

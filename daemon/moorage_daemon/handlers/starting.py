@@ -43,6 +43,8 @@ METHODS = [
     "_moorage/session/detach",
     "_moorage/session/entries",
     "_moorage/session/turns",
+    "_moorage/session/config/get",
+    "_moorage/session/config/set",
     "_moorage/session/withdraw",
     "_moorage/session/live",
     "_moorage/permission/respond",

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from moorage_daemon.handlers import logs, overrides, permissions, sessions, starting, turns
+from moorage_daemon.handlers import config, logs, overrides, permissions, sessions, starting, turns
 from moorage_daemon.handlers.port import Method
 from moorage_protocol.acp import Empty, ListParams, LoadParams, SessionParams
+from moorage_protocol.config import ConfigSetParams
 from moorage_protocol.moorage import (
     AttachParams,
     CancelParams,
@@ -43,6 +44,8 @@ METHODS: dict[str, Method[Any]] = {
     "_moorage/session/detach": Method(SessionParams, logs.detach, is_ours=True),
     "_moorage/session/entries": Method(EntriesParams, logs.entries, is_ours=True),
     "_moorage/session/turns": Method(TurnsParams, turns.turns, is_ours=True),
+    "_moorage/session/config/get": Method(SessionParams, config.get, is_ours=True),
+    "_moorage/session/config/set": Method(ConfigSetParams, config.change, is_ours=True),
     "_moorage/session/withdraw": Method(WithdrawParams, turns.withdraw, is_ours=True),
     "_moorage/session/live": Method(LiveParams, sessions.live, is_ours=True),
     "_moorage/permission/respond": Method(RespondParams, permissions.respond, is_ours=True),

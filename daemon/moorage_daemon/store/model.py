@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from moorage_protocol.acp import StopReason
+from moorage_protocol.config import ConfigPatch, SessionConfig
 from moorage_protocol.moorage import Mode, Overrides, Verdict
 
 
@@ -38,7 +39,7 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Times are seconds since 1970. `open_turns` are the generations that were admitted and have no
     verdict yet: after a crash they are what recovery has to end. `environment` is what its creator
-    lent to its tools.
+    lent to its tools. `parent` is the session that this one was started for.
     """
 
     id: str
@@ -56,6 +57,8 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     overrides: Overrides = Overrides()
     title: str | None = None
     labels: dict[str, str] = {}
+    parent: str | None = None
+    config: SessionConfig = SessionConfig()
     environment: dict[str, str] | None = None
     schema: int = SCHEMA
 
@@ -75,6 +78,7 @@ class Kind(StrEnum):
     INTENT = "intent"  # a tool is about to start
     RESULT = "result"
     OVERRIDE = "override"
+    CONFIG = "config"
     VERDICT = "verdict"
 
 
@@ -164,6 +168,13 @@ class ResultBody(Body, frozen=True, kw_only=True):
 
 class OverrideBody(Body, frozen=True):
     overrides: Overrides
+    by: str
+
+
+class ConfigBody(Body, frozen=True):
+    """`changes` as they were asked for: null went back to the default."""
+
+    changes: ConfigPatch
     by: str
 
 

@@ -34,6 +34,7 @@ from moorage_protocol.acp import (
     ToolKind,
     UsageUpdate,
 )
+from moorage_protocol.config import SessionConfig
 from moorage_protocol.jsonrpc import encode
 from moorage_protocol.moorage import Overrides, TokenUsage
 
@@ -128,6 +129,11 @@ class TurnStage:
     def overrides(self) -> Overrides:
         """The turn's model settings."""
         return self.turn.overrides
+
+    @property
+    def config(self) -> SessionConfig:
+        """The turn's configuration."""
+        return self.turn.config
 
     async def history(self, characters: int) -> Sequence[Exchange]:
         """The earlier turns."""

@@ -13,6 +13,7 @@ import trio
 from moorage_daemon.agents.port import Prompt
 from moorage_daemon.store.model import VerdictBody
 from moorage_daemon.turn.verdict import Ending
+from moorage_protocol.config import SessionConfig
 from moorage_protocol.moorage import (
     AlsoRequested,
     CancelOutcome,
@@ -40,6 +41,7 @@ class Turn:
     limit: float = 0.0  # seconds it may run; 0 is no limit
     prompt_id: str | None = None
     overrides: Overrides = field(default_factory=Overrides)
+    config: SessionConfig = field(default_factory=SessionConfig)
     content: list[msgspec.Raw] = field(default_factory=list[msgspec.Raw])  # until it starts
     ready_at: int = 0  # the entry that must be durable before the agent starts
     started_at: float | None = None

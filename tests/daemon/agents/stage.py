@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from moorage_daemon.agents.port import Exchange
 from moorage_daemon.tools.port import Report
 from moorage_protocol.acp import PlanEntry, ToolKind
+from moorage_protocol.config import SessionConfig
 from moorage_protocol.moorage import Overrides, TokenUsage
 
 
@@ -14,6 +15,7 @@ class HeardStage:
     """`said` and `thought` are pieces in their order; `earlier` are the turns before this one."""
 
     overrides: Overrides = field(default_factory=Overrides)
+    config: SessionConfig = field(default_factory=SessionConfig)
     earlier: Sequence[Exchange] = ()
     cwd: str = "/work"
     said: list[str] = field(default_factory=list[str])

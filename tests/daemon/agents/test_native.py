@@ -115,6 +115,57 @@ async def test_cancelling_ends_the_request_and_keeps_what_was_said() -> None:
         assert scene.client.text(session) == "Half an"
 
 
+# ---- the configuration
+
+
+async def test_the_model_is_told_the_system_prompt_first_and_each_time() -> None:
+    async with open_scene() as scene:
+        scene.one.plays(HELLO, HELLO)
+        session = await scene.client.new(config={"systemPrompt": "You are terse."})
+        await scene.client.prompt(session, "one").result()
+        await scene.client.prompt(session, "two").result()
+
+        told = ("system", "You are terse.")
+        first, second = scene.one.said_to_it
+        assert first == [told, ("user", "one")]
+        assert second == [told, ("user", "one"), ("assistant", "Hello."), ("user", "two")]
+
+
+async def test_another_system_prompt_is_told_from_the_next_turn_on() -> None:
+    async with open_scene() as scene:
+        scene.one.plays(HELLO, HELLO)
+        session = await scene.client.new()
+        await scene.client.prompt(session, "one").result()
+        params = {"sessionId": session, "config": {"systemPrompt": "Be brief."}}
+        await scene.client.call("_moorage/session/config/set", params, dict[str, Any])
+        await scene.client.prompt(session, "two").result()
+
+        assert [said[0][0] for said in scene.one.said_to_it] == ["user", "system"]
+
+
+@pytest.mark.parametrize(
+    ("takes", "wanted", "size"),
+    [(None, 40, 40), (1000, 40, 40), (40, 1000, 40), (40, None, 40)],
+)
+async def test_the_smaller_of_what_a_model_takes_and_the_session_wants_bounds_what_is_asked(
+    takes: int | None, wanted: int | None, size: int
+) -> None:
+    usage = Finished(Ending.DONE, Usage(7, 3))
+    provider = MemoryProvider(replace(SETTINGS, context_tokens=takes))
+    async with open_scene(one=provider) as scene:
+        scene.one.plays([Said("x" * 70), DONE], [Said("y"), usage])
+        session = await scene.client.new(config={"maxContextLength": wanted})
+        await scene.client.prompt(session, "one").result()
+        await scene.client.prompt(session, "two").result()
+
+        asked = "".join(text for _, text in scene.one.said_to_it[1])
+        assert "two" in asked
+        assert len(asked) <= 2 * size + len("[…]")
+        updates = [p.get("update", {}) for p in scene.client.of_session(session)]
+        [told] = [u for u in updates if u.get("sessionUpdate") == "usage_update"]
+        assert (told["used"], told["size"]) == (10, size)
+
+
 # ---- overrides
 
 
