@@ -7,7 +7,7 @@ import pytest
 
 from moorage_daemon.agents.port import Prompt
 from moorage_daemon.store.model import VerdictBody
-from moorage_daemon.turn.turn import Turn
+from moorage_daemon.turn.turn import MAX_NOTED, Turn
 from moorage_daemon.turn.verdict import (
     NOBODY,
     Abandoned,
@@ -130,6 +130,17 @@ def test_the_first_cause_wins_whatever_the_order() -> None:
         assert (turn.cause, turn.requested_by) == (causes[0], f"by {causes[0]}")
         later = [(request.cause, request.by, request.at) for request in turn.also_requested]
         assert later == [(causes[1], f"by {causes[1]}", 1.0), (causes[2], f"by {causes[2]}", 2.0)]
+
+
+def test_of_a_flood_of_later_requests_so_many_are_noted_and_every_cause() -> None:
+    turn = a_turn()
+    for at in range(10_000):
+        turn.request_cancel(Cause.CLIENT_RPC, "tui", float(at))
+
+    turn.request_cancel(Cause.ADMIN_KILL, "operator", 10_000.0)
+
+    assert len(turn.also_requested) == MAX_NOTED + 1
+    assert turn.also_requested[-1].cause is Cause.ADMIN_KILL
 
 
 def test_after_the_verdict_nothing_can_be_asked_of_a_turn() -> None:

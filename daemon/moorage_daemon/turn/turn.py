@@ -24,6 +24,9 @@ from moorage_protocol.moorage import (
 )
 
 
+MAX_NOTED = 64  # later requests to stop beside the first: a verdict has to fit one message
+
+
 @dataclass(eq=False)
 class Turn:
     """One prompt on its way to a verdict.
@@ -64,12 +67,18 @@ class Turn:
         if self.verdict is not None:
             return CancelOutcome.FINISHED
         if self.cause is not None:
-            self.also_requested.append(AlsoRequested(cause=cause, by=by, at=at))
+            self._note(AlsoRequested(cause=cause, by=by, at=at))
             return CancelOutcome.ALREADY
         self.cause, self.requested_by = cause, by
         self.cancel_scope.cancel(reason=cause)
         self.stirred.set()
         return CancelOutcome.FIRED
+
+    def _note(self, later: AlsoRequested) -> None:
+        """Note a later request; of very many only those with a cause that is not there yet."""
+        noted = self.also_requested
+        if len(noted) < MAX_NOTED or later.cause not in {request.cause for request in noted}:
+            noted.append(later)
 
     def end(self, ending: Ending) -> None:
         """The agent's part is over. What an abandoned agent does later changes nothing."""
