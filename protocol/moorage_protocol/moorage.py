@@ -164,8 +164,8 @@ class Overrides(msgspec.Struct, frozen=True, omit_defaults=True):
     temperature: float | None = None
 
 
-class OverridesPatch(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A change of overrides: absent keeps, null clears, a value sets."""
+class OverridesPatch(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A change of overrides: absent keeps, null clears, a value sets; other names are refused."""
 
     model: str | UnsetType | None = UNSET
     model_provider: str | UnsetType | None = UNSET

@@ -66,6 +66,7 @@ async def test_absent_keeps_null_clears_and_a_value_sets(
         {"temperature": -0.01},
         {"temperature": 2.01},
         {"temperature": "warm"},
+        {"temprature": 1},
         {"model": "small", "temperature": 3},
         {"model": "small", "model_provider": "nobody"},
     ],

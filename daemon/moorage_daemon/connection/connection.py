@@ -41,6 +41,7 @@ from moorage_protocol.peer import Answer as PeerAnswer, CancelRequest, Dropped, 
 
 logger = logging.getLogger(__name__)
 
+MAX_NAME = 100  # characters of what a client calls itself, as lists show it
 LINGER = 1.0  # seconds in which a client that stopped sending still gets its answers
 
 Work = trio.CancelScope | tuple[Session, Turn]
@@ -288,13 +289,13 @@ class Connection:
         else:
             self.desk.tuis.prove(given.tui_id, given.tui_secret)
             tui = given.tui_id
-        info = params.client_info
+        name = given.name or (params.client_info.name if params.client_info is not None else None)
         self.identity = Identity(
             connection=self.identity.connection,
             principal=self.identity.principal,
             tui=tui,
             advertised=isinstance(hello, ClientHello),
-            name=given.name or (info.name if info is not None else None),
+            name=name[:MAX_NAME] if name is not None else None,
             transport=self.transport.name,
         )
         self.initialized = True

@@ -20,6 +20,7 @@ from moorage_protocol.moorage import (
 
 
 PAGE_LIMIT = 1000  # entries in one answer
+MAX_KINDS = 64  # there are not half as many
 PAGE_BYTES = 512 * 2**10  # of entry bodies: the answer stays under 1 MiB
 
 
@@ -68,13 +69,15 @@ def entries(desk: Desk, peer: Peer, params: EntriesParams) -> Answer:
     )
     if params.after < 0 or not 1 <= params.limit <= PAGE_LIMIT:
         raise InvalidParams(f"Invalid params: limit must be from 1 to {PAGE_LIMIT}")
+    if params.kinds is not None and len(params.kinds) > MAX_KINDS:
+        raise InvalidParams(f"Invalid params: kinds: at most {MAX_KINDS}")
     return Later(lambda: _page(session, params))
 
 
 async def _page(session: Session, params: EntriesParams) -> EntriesResult:
     page = await session.around.store.entries(
         session.id,
-        params.after,
+        min(params.after, session.log.seq),
         limit=params.limit,
         max_bytes=PAGE_BYTES,
         kinds=None if params.kinds is None else frozenset(params.kinds),

@@ -4,9 +4,12 @@ import base64
 import binascii
 import math
 import os.path
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import islice
+from typing import TypeVar
 
+import msgspec
 from msgspec import UNSET, to_builtins
 
 from moorage_daemon.ending import Ending
@@ -49,8 +52,13 @@ from moorage_protocol.moorage import (
 )
 
 
+R = TypeVar("R", bound=msgspec.Struct)
+
 MAX_ROWS = 1000  # of live sessions in one answer, the newest
 PAGE = 100  # sessions in one answer to session/list
+PAGE_BYTES = 512 * 2**10  # of rows: the answer stays under 1 MiB
+MAX_PATH = 4096  # bytes; longer ones no system call takes
+MAX_REASON = 1000  # characters of a kill's reason that are kept
 
 
 def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
@@ -99,6 +107,8 @@ def _lent(wish: NewMeta) -> dict[str, str] | None:
 def _check_directory(params: CwdParams) -> None:
     if not params.cwd.startswith("/") or "\0" in params.cwd:
         raise InvalidParams("Invalid params: cwd must be an absolute path")
+    if len(params.cwd.encode()) > MAX_PATH:
+        raise InvalidParams(f"Invalid params: cwd is longer than {MAX_PATH} bytes")
     if params.additional_directories:
         raise InvalidParams("Invalid params: additionalDirectories is not supported")
 
@@ -148,14 +158,23 @@ def list_sessions(desk: Desk, peer: Peer, params: ListParams) -> Answer:
 
     rows = list(desk.sessions.rows(select))
     start = _start(params.cursor, rows)
-    page = rows[start : start + PAGE]
-    more = start + PAGE < len(rows)
+    page = _fitting(_info(row, advertised=advertised) for row in rows[start : start + PAGE])
+    end = start + len(page)
     return Now(
-        ListResult(
-            sessions=[_info(row, advertised=advertised) for row in page],
-            next_cursor=_cursor(page[-1]) if more else UNSET,
-        )
+        ListResult(sessions=page, next_cursor=_cursor(rows[end - 1]) if end < len(rows) else UNSET)
     )
+
+
+def _fitting(rows: Iterable[R]) -> list[R]:
+    """The first rows that fit into one answer."""
+    fitting: list[R] = []
+    room = PAGE_BYTES
+    for row in rows:
+        room -= len(msgspec.json.encode(row))
+        if room < 0 and fitting:
+            break
+        fitting.append(row)
+    return fitting
 
 
 def _cursor(row: LiveRow) -> str:
@@ -194,7 +213,7 @@ def live(desk: Desk, peer: Peer, params: LiveParams) -> Answer:
     rows = desk.sessions.rows(
         lambda head: head.id in desk.sessions.live and (params.all or head.principal == mine)
     )
-    return Now(LiveResult(sessions=list(islice(rows, MAX_ROWS))))
+    return Now(LiveResult(sessions=_fitting(islice(rows, MAX_ROWS))))
 
 
 # ---- ending
@@ -231,7 +250,8 @@ def kill(desk: Desk, peer: Peer, params: KillParams) -> Answer:
         session = _find(desk, peer, params.session_id, Verb.KILL)
     except NotFound:
         return Now(KillResult(killed=False))
-    killed, ending = desk.sessions.kill(session, peer.identity.tui, params.reason)
+    reason = params.reason[:MAX_REASON] if params.reason is not None else None
+    killed, ending = desk.sessions.kill(session, peer.identity.tui, reason)
 
     async def work() -> KillResult:
         durable = await desk.sessions.until_recorded(ending)
