@@ -57,6 +57,7 @@ HOMES = {
 # Inside the daemon a module (or package) may import only from later rows.
 LAYERS = (
     ("__main__",),
+    ("checkup",),
     ("app",),
     ("transports",),
     ("connection",),
@@ -69,7 +70,7 @@ LAYERS = (
     ("agents",),
     ("providers", "tools"),
     ("log",),
-    ("store",),
+    ("settings_report", "store"),
     ("settings", "statedir", "identity", "processes"),
     ("provider_settings",),
 )

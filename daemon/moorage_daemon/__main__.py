@@ -7,14 +7,17 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
+import msgspec
 import trio
 
 from moorage_daemon.app import App, AppError, open_app, open_app_in_memory, open_listeners
-from moorage_daemon.settings import Flags, Settings, SettingsError, load_settings
+from moorage_daemon.checkup import check_settings, check_up
+from moorage_daemon.settings import Chosen, Flags, Settings, SettingsError, choose_settings
+from moorage_daemon.settings_report import settings_report
 from moorage_daemon.statedir import AlreadyRunning, StateDir, StateDirError, open_state_dir
 from moorage_daemon.store.port import StoreError
 from moorage_daemon.transports.gate import PATH
@@ -29,6 +32,7 @@ examples:
   mooraged --websocket 127.0.0.1:7777       listen on a fixed port
   mooraged --no-websocket                   the unix socket only
   mooraged --stdio                          an agent program for one editor, nothing kept
+  mooraged --check-config --config FILE     whether a daemon would start with these settings
 
 When it listens it prints one line of JSON to standard output; its log goes to standard error.
 SIGTERM and SIGINT stop it: turns are cancelled and recorded, clients told. A second one stops
@@ -108,6 +112,13 @@ def _parser() -> argparse.ArgumentParser:
         help="serve standard input and output alone, in memory unless --state-dir is given",
     )
     parser.add_argument("--verbose", action="store_true", help="log more")
+    instead = parser.add_argument_group("instead of a start").add_mutually_exclusive_group()
+    for flag, question, said in (
+        ("--check-config", "start", "say whether a daemon would start with these settings"),
+        ("--show-config", "settings", "print the settings in effect, as JSON"),
+        ("--check-system", "system", "try what a daemon needs, and print it as JSON"),
+    ):
+        instead.add_argument(flag, dest="question", action="store_const", const=question, help=said)
     parser.add_argument("--version", action="version", version=f"mooraged {__version__}")
     return parser
 
@@ -121,7 +132,11 @@ def _log_to_stderr(verbose: bool) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     flags = Flags(arguments.config, arguments.state_dir, arguments.websocket)
-    settings = load_settings(flags)
+    choose = partial(choose_settings, flags)
+    if arguments.question is not None:
+        print(_answer(arguments.question, choose))
+        return 0
+    settings = choose().settings
     if arguments.stdio and arguments.state_dir is None:
         trio.run(_serve_stdio, open_app_in_memory(settings, abandon=partial(os._exit, 0)))
         return 0
@@ -132,6 +147,16 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             trio.run(_serve, settings, state)
     return 0
+
+
+def _answer(question: str, choose: Callable[[], Chosen]) -> str:
+    """What is asked instead of a start; raises what the start would."""
+    if question == "system":
+        return msgspec.json.encode(trio.run(check_up, choose)).decode()
+    chosen = trio.run(check_settings, choose)
+    if question == "settings":
+        return msgspec.json.encode(settings_report(chosen)).decode()
+    return f"In order: {chosen.source}"
 
 
 async def _serve_stdio(opening: AbstractAsyncContextManager[App]) -> None:

@@ -114,6 +114,18 @@ async def open_agents(settings: Settings) -> AsyncGenerator[dict[str, Agent]]:
         raise AppError(str(problem)) from problem
 
 
+async def check_agents(settings: Settings) -> None:
+    """Raises the `AppError` with which a daemon of these settings would not start, if any."""
+    async with open_agents(settings) as agents:
+        _must_be_known(settings.default_agent, agents)
+
+
+def _must_be_known(agent: str, agents: dict[str, Agent]) -> None:
+    if agent not in agents:
+        known = ", ".join(sorted(agents))
+        raise AppError(f"default_agent is {agent!r}, there are: {known}")
+
+
 @asynccontextmanager
 async def open_app(
     settings: Settings,
@@ -164,9 +176,7 @@ async def open_core(
 
     `opening` gives the store and closes it; `key` is what TUI secrets are made from.
     """
-    if settings.default_agent not in agents:
-        known = ", ".join(sorted(agents))
-        raise AppError(f"default_agent is {settings.default_agent!r}, there are: {known}")
+    _must_be_known(settings.default_agent, agents)
     async with AsyncExitStack() as stack:
         bodies = await stack.enter_async_context(_agents_nursery(abandon))
         store = await stack.enter_async_context(opening)

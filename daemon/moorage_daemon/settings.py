@@ -9,7 +9,7 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -19,10 +19,11 @@ from typing import Any, NamedTuple, cast
 from platformdirs import user_config_path
 
 from moorage_daemon.provider_settings import BadProvider, ProviderSettings, read_providers
-from moorage_protocol.rendezvous import default_state_dir
+from moorage_protocol.rendezvous import STATE_DIR_VARIABLE, default_state_dir
 
 
 CONFIG_VARIABLE = "MOORAGE_CONFIG"
+DEFAULT = "default"  # where a value comes from that nobody chose
 
 MAX_QUEUE = 1024  # prompts; each may be as large as a frame and is kept in memory
 MAX_GRACE = 3600  # seconds; a stop that takes longer than an hour is none
@@ -69,6 +70,9 @@ class WebsocketAddress:
     host: str
     port: int
 
+    def __str__(self) -> str:
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
 
 @dataclass(frozen=True)
 class Flags:
@@ -105,8 +109,32 @@ class Settings:
     default_provider: str | None = None
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Settings and how they came about.
+
+    `file` is where was looked for them, `found` whether it is there. `origins` says where the
+    values come from that somebody chose, by key, with a dot for each table.
+    """
+
+    settings: Settings
+    file: Path
+    found: bool
+    origins: Mapping[str, str]
+
+    @property
+    def source(self) -> str:
+        """The file, or that there is none."""
+        return str(self.file) if self.found else f"the defaults, there is no {self.file}"
+
+
 def load_settings(flags: Flags, env: Mapping[str, str] = os.environ) -> Settings:
-    """Read flags, environment and file; raises SettingsError.
+    """Read flags, environment and file; raises SettingsError."""
+    return choose_settings(flags, env).settings
+
+
+def choose_settings(flags: Flags, env: Mapping[str, str] = os.environ) -> Chosen:
+    """The same, with where each value comes from; raises SettingsError.
 
     A file that was named has to be there, the default one need not. Platformdirs, which
     knows where that is, looks at the process's own environment whatever `env` says.
@@ -114,10 +142,19 @@ def load_settings(flags: Flags, env: Mapping[str, str] = os.environ) -> Settings
     for flag, path in (("--config", flags.config), ("--state-dir", flags.state_dir)):
         if path == "":
             raise SettingsError(flag, "must name a path")
-    chosen = _read_file(flags.config or env.get(CONFIG_VARIABLE))
+    named = flags.config or env.get(CONFIG_VARIABLE)
+    file = Path(named).absolute() if named else _default_file()
+    written = _read_file(file, must_exist=bool(named))
+    chosen = _checked(str(file), written or {})
+    origins = dict.fromkeys(_keys(written or {}), str(file))
     if flags.websocket is not None:
         chosen["websocket"] = _value("--websocket", "websocket", flags.websocket)
-    return Settings(state_dir=_state_dir(flags, env), **chosen)
+        origins["websocket"] = "--websocket"
+    state_dir = _state_dir(flags, env)
+    if flags.state_dir or env.get(STATE_DIR_VARIABLE):
+        origins["state_dir"] = "--state-dir" if flags.state_dir else STATE_DIR_VARIABLE
+    settings = Settings(state_dir=state_dir, **chosen)
+    return Chosen(settings, file, written is not None, origins)
 
 
 def _state_dir(flags: Flags, env: Mapping[str, str]) -> Path:
@@ -127,23 +164,35 @@ def _state_dir(flags: Flags, env: Mapping[str, str]) -> Path:
         raise SettingsError("state directory", str(error.args[0])) from error
 
 
-def _read_file(named: str | None) -> dict[str, Any]:
-    """Return the checked values of the named or the default file, by key."""
-    path = Path(named).absolute() if named else _default_file()
+def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any] | None:
+    """Return what is written in the file; None where none has to be and none is."""
     try:
-        found = tomllib.loads(path.read_bytes().decode("utf-8"))
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError as error:
-        if named:
+        if must_exist:
             raise SettingsError(str(path), "there is no such file") from error
-        return {}
+        return None
     except OSError as error:
         raise SettingsError(str(path), f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(str(path), "is not UTF-8 text") from error
     except (ValueError, RecursionError) as error:  # RecursionError: brackets, too deep
         raise SettingsError(str(path), f"is not TOML: {error}") from error
-    chosen = {key: _value(str(path), key, value) for key, value in found.items()}
-    return chosen | _default_provider(str(path), chosen)
+
+
+def _checked(source: str, written: Mapping[str, Any]) -> dict[str, Any]:
+    """What the written values mean, by key."""
+    chosen = {key: _value(source, key, value) for key, value in written.items()}
+    return chosen | _default_provider(source, chosen)
+
+
+def _keys(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every key that is written, those of tables with a dot."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _keys(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def _default_provider(source: str, chosen: Mapping[str, Any]) -> dict[str, str]:

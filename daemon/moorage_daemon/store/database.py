@@ -155,6 +155,18 @@ def open_readable(path: Path) -> Connection:
     return _open(path, apsw.SQLITE_OPEN_READONLY, lambda _: None)
 
 
+def inspect(path: Path) -> None:
+    """Raise the `StoreError` with which the file could not be opened, if any; changes nothing.
+
+    Blocks, and is not for a process that has the file open: see `claim`.
+    """
+
+    def prepare(connection: Connection) -> None:
+        stored_shape(connection)
+
+    _open(path, apsw.SQLITE_OPEN_READONLY, prepare).close()
+
+
 def _open(path: Path, flags: int, prepare: Callable[[Connection], None]) -> Connection:
     try:
         opened = apsw.Connection(str(path), flags=flags | apsw.SQLITE_OPEN_NOFOLLOW)

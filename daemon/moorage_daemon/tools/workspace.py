@@ -175,6 +175,20 @@ class Workspace:
         raise OutsideWorkspace(path)
 
 
+def kernel_confines() -> bool:
+    """Whether the kernel itself keeps a path beneath a directory (openat2, Linux 5.6)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    root = os.open("/", DIRECTORY)
+    try:
+        os.close(_openat2(root, "."))
+    except OSError:
+        return False
+    finally:
+        os.close(root)
+    return True
+
+
 def _is_a_path(path: str) -> bool:
     try:
         return path != "" and b"\0" not in os.fsencode(path)
