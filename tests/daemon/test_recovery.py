@@ -7,7 +7,7 @@ from trio.testing import wait_all_tasks_blocked
 from moorage_daemon.log.recovery import recover
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.model import Entry, Kind
-from moorage_daemon.store.port import Change, StoreFull
+from moorage_daemon.store.port import Change, StoreBroken, StoreConflict, StoreFull
 from moorage_protocol.moorage import Cause, Outcome, State
 from tests.daemon.harness import Daemon, now, open_daemon, simulated
 from tests.daemon.puppet import Lever, saying
@@ -230,3 +230,55 @@ async def test_a_session_of_a_newer_version_is_left_as_it_is(daemon: Daemon) -> 
     async with open_daemon(store) as restarted:
         assert store.commits == []
         assert await (await restarted.connect()).listed() == ["s1"]
+
+
+async def test_a_log_that_cannot_be_read_keeps_no_other_session_from_its_verdict(
+    daemon: Daemon, client: Client
+) -> None:
+    sessions = [await client.new() for _ in range(3)]
+    for session in sessions:
+        client.prompt(session)
+        await daemon.puppet.next()
+    image = await daemon.image()
+    image.unreadable_entries.add(sessions[0])
+    image.fail_next(StoreConflict(sessions[0], "damaged by the test"))
+    image.refused.add(sessions[1])
+
+    async with open_daemon(image) as restarted:
+        other = await restarted.connect()
+        verdicts = [[t.verdict for t in await other.turns(session)] for session in sessions[1:]]
+
+        assert sorted(await other.listed()) == sorted(sessions)
+        assert [[v is not None for v in found] for found in verdicts] == [[False], [True]]
+        assert (await restarted.log(sessions[0]))[-1].kind == Kind.VERDICT
+
+
+async def test_a_medium_that_takes_no_verdict_stops_the_start(
+    daemon: Daemon, client: Client
+) -> None:
+    client.prompt(await client.new())
+    await daemon.puppet.next()
+    image = await daemon.image()
+    image.break_next(times=3)
+
+    with pytest.raises(StoreBroken):
+        await recover(image, now)
+
+
+async def test_an_entry_of_an_unknown_shape_stops_no_recovery(daemon: Daemon) -> None:
+    """A kind that a newer version writes in another way is passed over."""
+    store = FaultyStore(MemoryStore())
+    strange = [
+        Entry(seq, 0.0, kind, b'{"new": "shape"}', generation)
+        for seq, (kind, generation) in enumerate(
+            [*((kind, 1) for kind in Kind), (Kind.BEGIN, None)], start=1
+        )
+    ]
+    head = msgspec.structs.replace(a_head("s1"), open_turns=(1,), generation=1)
+    await store.inner.commit([Change("s1", tuple(strange), head, create=True)])
+
+    async with open_daemon(store) as restarted:
+        [*stored, last] = await restarted.log("s1")
+
+        assert stored == strange
+        assert last.kind == Kind.VERDICT

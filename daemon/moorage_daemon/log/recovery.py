@@ -22,7 +22,7 @@ from moorage_daemon.store.model import (
     VerdictBody,
     encode_body,
 )
-from moorage_daemon.store.port import Change, Store, Stored, StoreFull
+from moorage_daemon.store.port import Change, Store, Stored, StoreError, StoreFull
 from moorage_protocol.acp import StopReason, Text, ToolCallStatus, ToolCallUpdate, ToolContent
 from moorage_protocol.moorage import Cause, Outcome, ToolCallCounts
 
@@ -33,17 +33,48 @@ _FOLDED = frozenset(Kind) - UPDATE_KINDS
 
 
 async def recover(store: Store, now: Callable[[], float]) -> list[Stored]:
-    """All stored sessions, none of them with an open turn; raises `StoreError`."""
+    """All stored sessions, none of them with an open turn; raises `StoreError`.
+
+    A session whose log is damaged gets its verdicts if it takes any, and stops no other.
+    """
     found = {stored.head.id: stored for stored in await store.list()}
     cut = [s for s in found.values() if s.head.open_turns and s.head.schema <= SCHEMA]
-    mended = [await _mend(store, stored, now()) for stored in cut]
+    mended = await _write(store, [await _mend(store, stored, now()) for stored in cut])
     if mended:
-        await _commit(store, mended)
         logger.warning("turns were cut by a restart", extra={"sessions": len(mended)})
     for change in mended:
         assert change.head is not None
         found[change.session] = Stored(change.head, change.entries[-1].seq)
     return list(found.values())
+
+
+async def _write(store: Store, changes: list[Change]) -> list[Change]:
+    """Write the changes at once, or each alone if one of them cannot be; gives the written ones."""
+    if not changes:
+        return []
+    try:
+        await _commit(store, changes)
+    except StoreFull:
+        raise
+    except StoreError:
+        logger.exception("cut turns cannot all be recorded: session by session")
+        await store.reopen()
+        written = [change for change in changes if await _is_written(store, change)]
+        await store.health()  # it is the sessions and not the medium
+        return written
+    return changes
+
+
+async def _is_written(store: Store, change: Change) -> bool:
+    try:
+        if await store.tip(change.session) != change.entries[-1].seq:
+            await _commit(store, [change])
+    except StoreFull:
+        raise
+    except StoreError:
+        logger.exception("a cut turn cannot be recorded", extra={"session": change.session})
+        return False
+    return True
 
 
 async def _commit(store: Store, changes: list[Change]) -> None:
@@ -74,11 +105,14 @@ async def _mend(store: Store, stored: Stored, now: float) -> Change:
 async def _fold(store: Store, stored: Stored) -> Told:
     told = Told.at_rest(stored.head, 0)
     more = True
-    while more:
-        page = await store.entries(stored.head.id, told.seq, kinds=_FOLDED)
-        for entry in page.entries:
-            told.apply(entry)
-        more = page.more
+    try:
+        while more:
+            page = await store.entries(stored.head.id, told.seq, kinds=_FOLDED)
+            for entry in page.entries:
+                told.apply(entry)
+            more = page.more
+    except StoreError:
+        logger.exception("a log cannot be read to its end", extra={"session": stored.head.id})
     return told
 
 

@@ -5,10 +5,8 @@ returned, and over stored entries in recovery; snapshots, lists and status read 
 decided (admission, cancel, kill) is decided on the live objects, which are ahead of it.
 """
 
+import logging
 from dataclasses import dataclass, field
-from typing import TypeVar
-
-import msgspec
 
 from moorage_daemon.store.model import (
     AnswerBody,
@@ -22,11 +20,13 @@ from moorage_daemon.store.model import (
     PromptBody,
     ResultBody,
     StateBody,
+    UnreadableBody,
+    read_body,
 )
 from moorage_protocol.moorage import Overrides, QueuedTurn, RunningTurn, State
 
 
-B = TypeVar("B")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,14 @@ class Told:
         return State.PAUSED if self.life is Life.PAUSED else State.IDLE
 
     def apply(self, entry: Entry) -> None:
-        """Move on by one entry; kinds that change nothing told only move `seq`."""
+        """Move on by one entry; one that says nothing to this version only moves `seq`."""
         self.seq = entry.seq
+        try:
+            self._take_in(entry)
+        except UnreadableBody:
+            logger.exception("an entry cannot be read: what it changed is not told")
+
+    def _take_in(self, entry: Entry) -> None:
         match entry.kind:
             case Kind.PROMPT:
                 self._admit(entry)
@@ -86,24 +92,24 @@ class Told:
             case Kind.VERDICT:
                 self._end(_generation(entry))
             case Kind.ASK:
-                body = _read(entry, AskBody)
+                body = read_body(entry, AskBody)
                 self.asks[body.tool_call_id] = OpenAsk(entry.seq, _generation(entry), body)
             case Kind.ANSWER:
-                self.asks.pop(_read(entry, AnswerBody).tool_call_id, None)
+                self.asks.pop(read_body(entry, AnswerBody).tool_call_id, None)
             case Kind.INTENT:
-                intent = _read(entry, IntentBody)
+                intent = read_body(entry, IntentBody)
                 self.intents[intent.tool_call_id] = OpenIntent(_generation(entry), intent)
             case Kind.RESULT:
-                self.intents.pop(_read(entry, ResultBody).tool_call_id, None)
+                self.intents.pop(read_body(entry, ResultBody).tool_call_id, None)
             case Kind.OVERRIDE:
-                self.overrides = _read(entry, OverrideBody).overrides
+                self.overrides = read_body(entry, OverrideBody).overrides
             case Kind.STATE:
-                self.life = _read(entry, StateBody).state
+                self.life = read_body(entry, StateBody).state
             case _:
                 pass
 
     def _admit(self, entry: Entry) -> None:
-        body = _read(entry, PromptBody)
+        body = read_body(entry, PromptBody)
         generation = _generation(entry)
         self.queue[generation] = QueuedTurn(
             generation=generation, position=body.position, prompt_id=body.prompt_id
@@ -119,9 +125,6 @@ class Told:
 
 
 def _generation(entry: Entry) -> int:
-    assert entry.generation is not None, "entries of turns carry their generation"
+    if entry.generation is None:
+        raise UnreadableBody(f"entry {entry.seq}, {entry.kind}: it names no turn")
     return entry.generation
-
-
-def _read(entry: Entry, shape: type[B]) -> B:
-    return msgspec.json.decode(entry.body, type=shape)

@@ -6,6 +6,7 @@ does not know survives loading and sending byte for byte.
 """
 
 from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -14,6 +15,8 @@ from moorage_protocol.acp import StopReason
 from moorage_protocol.config import ConfigPatch, SessionConfig
 from moorage_protocol.moorage import Mode, Overrides, Verdict
 
+
+B = TypeVar("B")
 
 SCHEMA = 1  # of heads and entry bodies; a head with a higher one is opened read-only
 
@@ -187,3 +190,15 @@ class VerdictBody(Verdict, frozen=True, kw_only=True):
 def encode_body(body: Struct) -> bytes:
     """Write an entry body."""
     return msgspec.json.encode(body)
+
+
+class UnreadableBody(Exception):
+    """An entry is damaged, or of a version that wrote its kind in another shape."""
+
+
+def read_body(entry: Entry, shape: type[B]) -> B:
+    """Read an entry's body; raises `UnreadableBody`."""
+    try:
+        return msgspec.json.decode(entry.body, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreadableBody(f"entry {entry.seq}, {entry.kind}: {error}") from error

@@ -6,9 +6,7 @@ the log when it is first asked for.
 
 from dataclasses import dataclass
 
-import msgspec
-
-from moorage_daemon.store.model import IntentBody, Kind
+from moorage_daemon.store.model import Entry, IntentBody, Kind, UnreadableBody, read_body
 from moorage_daemon.store.port import Store
 
 
@@ -37,11 +35,19 @@ class StandingAnswers:
         while more:
             page = await self.store.entries(self.session_id, after, kinds=_INTENTS)
             for entry in page.entries:
-                body = msgspec.json.decode(entry.body, type=IntentBody)
-                rules |= {body.rule} if body.rule else set()
                 after = entry.seq
+                rules |= _rule(entry)
             more = page.more
         return rules
+
+
+def _rule(entry: Entry) -> set[str]:
+    """The rule of an intent; one that cannot be read allows nothing."""
+    try:
+        body = read_body(entry, IntentBody)
+    except UnreadableBody:
+        return set()
+    return {body.rule} if body.rule else set()
 
 
 _INTENTS = frozenset({Kind.INTENT})

@@ -9,6 +9,7 @@ from moorage_daemon.store.port import (
     Page,
     Store,
     StoreBroken,
+    StoreConflict,
     Stored,
     StoreError,
     StoreFull,
@@ -29,6 +30,8 @@ class FaultyStore:
         self.tried = 0
         self.reopened = 0
         self.unreadable: set[str] = set()  # sessions whose load and entries fail
+        self.unreadable_entries: set[str] = set()  # sessions of which only the head can be read
+        self.refused: set[str] = set()  # sessions that take no commit
         self._faults: list[tuple[StoreError, bool]] = []
         self._reopen_faults: list[StoreError] = []
         self._gate: trio.Event | None = None
@@ -90,6 +93,9 @@ class FaultyStore:
         error, is_written = self._faults.pop(0) if self._faults else (None, False)
         if error is not None and not is_written:
             raise error
+        for change in changes:
+            if change.session in self.refused:
+                raise StoreConflict(change.session, "refused by the test")
         self._take_space()
         await self.inner.commit(changes)
         self.commits.append(tuple(changes))
@@ -121,6 +127,8 @@ class FaultyStore:
         if self._read_gate is not None:
             await self._read_gate.wait()
         self._check_readable(session)
+        if session in self.unreadable_entries:
+            raise StoreUnreadable(session, "its entries were made unreadable by the test")
         return await self.inner.entries(
             session, after, limit=limit, max_bytes=max_bytes, kinds=kinds
         )
@@ -146,6 +154,8 @@ class FaultyStore:
         return not self._is_full and self.inner.restore_reserve()
 
     async def health(self) -> None:
+        if self._faults:
+            raise self._faults.pop(0)[0]
         self._take_space()
         await self.inner.health()
 
