@@ -152,6 +152,7 @@ class Session:
     history: History = field(init=False)
     standing: StandingAnswers = field(init=False)
     ends: DetachReason | None = None
+    is_doomed: bool = False  # being removed: it is not put away, nobody is to find it again
 
     def __post_init__(self) -> None:
         self.history = History(self.around.store, self.head.id)

@@ -178,6 +178,7 @@ class Sessions:
     def delete(self, session: Session, by: str) -> Ending:
         """Stop what runs at once; then the session is removed with all that was stored of it."""
         session.end(by, DetachReason.CLOSED, Cause.SESSION_REMOVED)
+        session.is_doomed = True
         return self._begin(lambda: self._remove(session))
 
     def _begin(self, work: Callable[[], Awaitable[None]]) -> Ending:
@@ -187,7 +188,7 @@ class Sessions:
 
     async def _put_away(self, session: Session) -> None:
         await session.ended()
-        if self.live.get(session.id) is session:
+        if self.live.get(session.id) is session and not session.is_doomed:
             del self.live[session.id]
             self.parked[session.id] = Stored(session.head, session.log.durable)
             session.log.end_readers(session.log.durable)  # who came in the last moment, too
@@ -199,6 +200,7 @@ class Sessions:
             await self.committer.delete(session.id)
         except StoreError:
             logger.exception("a session cannot be removed", extra={"session": session.id})
+            session.is_doomed = False
             await self._put_away(session)
             raise
         self.live.pop(session.id, None)

@@ -685,3 +685,27 @@ async def test_a_prompt_behind_a_delete_is_refused(daemon: Daemon, client: Clien
     await deleted.result()
     await wait_all_tasks_blocked()
     assert not daemon.puppet.performances
+
+
+async def test_who_loads_a_session_that_is_being_closed_and_deleted_is_told_that_it_is_over(
+    daemon: Daemon, client: Client
+) -> None:
+    other = await daemon.connect()
+    session = await client.new()
+    daemon.store.hold()
+    closed = client.start_close(session)
+    deleted = client.start("session/delete", {"sessionId": session}, dict[str, object])
+    await closed.result()
+    await wait_all_tasks_blocked()
+
+    loaded = other.start_load(session)
+    await wait_all_tasks_blocked()
+    daemon.store.release()
+    await deleted.result()
+
+    await loaded.result()
+    await other.until(
+        lambda: "_moorage/session/detached" in [m.get("method") for m in other.messages]
+    )
+    assert not daemon.sessions.live
+    assert not daemon.sessions.parked

@@ -65,7 +65,7 @@ class FaultyStore:
         self._is_full = False
 
     def hold(self) -> None:
-        """Let commits wait, before anything is written, until `release`."""
+        """Let commits and removals wait, before anything is written, until `release`."""
         self._gate = trio.Event()
 
     def release(self) -> None:
@@ -134,6 +134,8 @@ class FaultyStore:
         )
 
     async def delete(self, session: str) -> bool:
+        if self._gate is not None:
+            await self._gate.wait()
         return await self.inner.delete(session)
 
     async def tip(self, session: str) -> int | None:
