@@ -26,6 +26,7 @@ from moorage_daemon.store.model import (
     Kind,
     Life,
     OverrideBody,
+    PostureBody,
     PromptBody,
     PromptRef,
     StateBody,
@@ -42,6 +43,7 @@ from moorage_daemon.turn.words import user_chunks
 from moorage_protocol.acp import (
     ConfigOption,
     ConfigOptionUpdate,
+    CurrentModeUpdate,
     SessionInfoUpdate,
 )
 from moorage_protocol.config import ConfigPatch
@@ -62,6 +64,7 @@ from moorage_protocol.moorage import (
     DetachReason,
     OnBusy,
     Overrides,
+    Posture,
     Scope,
     State,
     ToolCallCounts,
@@ -180,6 +183,11 @@ class Session:
     def may_start(self) -> bool:
         """Whether anything may still be started for this session."""
         return self.head.life is not Life.KILLED and not self.log.failed
+
+    @property
+    def posture(self) -> Posture:
+        """What its tools may do unasked."""
+        return self.head.posture
 
     @property
     def ask_limit(self) -> float:
@@ -509,6 +517,17 @@ class Session:
         if self.head.title != title:
             seq = self.log.append(Kind.UPDATE, encode(SessionInfoUpdate(title=self.head.title)))
         return seq
+
+    def take_posture(self, posture: Posture, options: list[ConfigOption], by: str) -> int:
+        """Change what tools may do, from the next call of a running turn on; gives the last entry.
+
+        `options` are all of the session's, with the posture as one of them.
+        """
+        self._must_be_writable()
+        self._write_head(posture=posture)
+        self.log.append(Kind.POSTURE, PostureBody(posture, by))
+        self.log.append(Kind.UPDATE, encode(CurrentModeUpdate(current_mode_id=posture)))
+        return self.log.append(Kind.UPDATE, encode(ConfigOptionUpdate(config_options=options)))
 
     def touch(self) -> None:
         """Somebody used the session just now."""

@@ -221,6 +221,10 @@ class AvailableCommandsUpdate(
     available_commands: list[AvailableCommand]
 
 
+class CurrentModeUpdate(Shape, frozen=True, tag_field="sessionUpdate", tag="current_mode_update"):
+    current_mode_id: str
+
+
 class ConfigOptionUpdate(Shape, frozen=True, tag_field="sessionUpdate", tag="config_option_update"):
     config_options: "list[ConfigOption]"
 
@@ -245,6 +249,7 @@ SessionUpdate = (
     | ToolCallUpdate
     | Plan
     | AvailableCommandsUpdate
+    | CurrentModeUpdate
     | ConfigOptionUpdate
     | SessionInfoUpdate
     | UsageUpdate
@@ -252,6 +257,19 @@ SessionUpdate = (
 
 
 # ---- sessions
+
+
+class SessionMode(Shape, frozen=True):
+    id: str
+    name: str
+    description: str | None = None
+
+
+class SessionModes(Shape, frozen=True, omit_defaults=False):
+    """The modes a session may be in, and the one it is in."""
+
+    current_mode_id: str
+    available_modes: list[SessionMode]
 
 
 class SelectOption(Shape, frozen=True):
@@ -279,6 +297,10 @@ class SessionParams(Shape, frozen=True):
     """Params that name one session and no more."""
 
     session_id: str
+
+
+class SetModeParams(SessionParams, frozen=True):
+    mode_id: str
 
 
 class CwdParams(Shape, frozen=True):

@@ -17,6 +17,7 @@ from moorage_protocol.acp import (
     CwdParams,
     Implementation,
     Meta,
+    SessionModes,
     SessionParams,
     Shape,
     StopReason,
@@ -29,6 +30,14 @@ class Mode(StrEnum):
 
     CHAT = "chat"
     CODE = "code"
+
+
+class Posture(StrEnum):
+    """What the tools of a session may do unasked; clients know it as the session's mode."""
+
+    ASK = "ask"
+    AUTO_EDIT = "auto-edit"
+    READ_ONLY = "read-only"
 
 
 class State(StrEnum):
@@ -231,6 +240,7 @@ class NewResultMeta(Shape, frozen=True, omit_defaults=False):
 
 class NewResult(Shape, frozen=True):
     session_id: str
+    modes: SessionModes | UnsetType = UNSET
     config_options: list[ConfigOption] | UnsetType = UNSET
     meta: Meta[NewResultMeta] | UnsetType = msgspec.field(name="_meta", default=UNSET)
 
@@ -241,6 +251,7 @@ class LoadedMeta(Shape, frozen=True):
 
 
 class LoadResult(Shape, frozen=True):
+    modes: SessionModes | UnsetType = UNSET
     config_options: list[ConfigOption] | UnsetType = UNSET
     meta: Meta[LoadedMeta] | UnsetType = msgspec.field(name="_meta", default=UNSET)
 

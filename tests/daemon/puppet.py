@@ -160,10 +160,18 @@ class Lever:
     """A tool that starts something and works until `release` is set."""
 
     name = "Lever"
-    kind = ToolKind.EXECUTE
 
-    def __init__(self, *, asks: bool = False, holds: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        asks: bool = False,
+        holds: bool = False,
+        kind: ToolKind = ToolKind.EXECUTE,
+        paths: tuple[str, ...] = (),
+    ) -> None:
         self.asks = asks
+        self.kind = kind
+        self.paths = paths
         self.pulled: list[str] = []
         self.cranks: list[Crank] = []
         self.release = trio.Event()
@@ -174,7 +182,7 @@ class Lever:
         return f"pull {arguments.label}"
 
     def locations(self, arguments: LeverArguments, cwd: str) -> list[ToolCallLocation]:
-        return []
+        return [ToolCallLocation(path=path) for path in self.paths]
 
     async def run(self, arguments: LeverArguments, bench: Bench) -> Report:
         self.pulled.append(arguments.label)

@@ -166,13 +166,15 @@ async def test_everybody_who_follows_the_session_is_told(daemon: Daemon, client:
     told = [p for p in other.of_session(session) if p.get("kind") == "override"]
     assert [(t["overrides"], t["by"]) for t in told] == [({"model": "exact-name"}, client.tui)]
     for seer in (client, other, plain):
-        updates = [p["update"] for p in seer.of_session(session) if "update" in p]
+        entries = [p for p in seer.of_session(session) if "_meta" in p]
+        updates = [p["update"] for p in entries if "update" in p]
         shown = [u for u in updates if u["sessionUpdate"] == "config_option_update"]
         assert len(shown) == 1
         options = {o["id"]: o for o in shown[0]["configOptions"]}
         assert options["model"]["currentValue"] == "exact-name"
         assert "exact-name" in [choice["value"] for choice in options["model"]["options"]]
-    assert result.config_options[0].current_value == "exact-name"
+    [model] = [option for option in result.config_options if option.id == "model"]
+    assert model.current_value == "exact-name"
 
 
 # ---- how long they last

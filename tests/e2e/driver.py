@@ -55,6 +55,7 @@ RESULTS: dict[str, type[BaseModel]] = {
     "session/prompt": schema.PromptResponse,
     "session/delete": schema.DeleteSessionResponse,
     "session/cancel": Nothing,
+    "session/set_mode": schema.SetSessionModeResponse,
     "session/set_config_option": schema.SetSessionConfigOptionResponse,
 }
 CALLS: dict[str, type[BaseModel]] = {

@@ -158,6 +158,23 @@ def test_options_are_set_and_told_back_whole(editor: Editor) -> None:
     assert set(values) >= {"model", "model_provider"}
 
 
+def test_mode_is_set_and_read_only_runs_nothing(editor: Editor, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("from the file")
+    answer = editor.call("new_session", cwd=str(tmp_path), mcp_servers=[])
+    session = answer["sessionId"]
+    assert answer["modes"]["currentModeId"] == "ask"
+
+    editor.call("set_session_mode", session_id=session, mode_id="read-only")
+    prompt(editor, session, "/run touch made.txt")
+    prompt(editor, session, "/read notes.txt")
+
+    assert not (tmp_path / "made.txt").exists()
+    assert "read-only" in editor.text(session)
+    assert "from the file" in editor.text(session)
+    told = [update for update in editor.shown(session) if "currentModeId" in update]
+    assert [update["currentModeId"] for update in told] == ["read-only"]
+
+
 # ---- permission
 
 
@@ -387,7 +404,7 @@ def test_unknown_method_is_refused(editor: Editor) -> None:
     assert code_of(partial(editor.request, "session/fly", {})) == -32601
     assert code_of(partial(editor.request, "_unknown/method", {})) == -32601
     session = new(editor)
-    for unadvertised in ("session/close", "session/fork", "session/set_mode", "providers/list"):
+    for unadvertised in ("session/close", "session/fork", "logout", "providers/list"):
         assert code_of(partial(editor.request, unadvertised, {"sessionId": session})) == -32601
 
 

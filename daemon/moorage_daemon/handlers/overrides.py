@@ -1,21 +1,28 @@
-"""The overrides of a session, in both their faces: exact values, and options to choose from."""
+"""The settings of a session: its overrides, exact or as options to choose from, and its mode."""
 
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
-from moorage_daemon.handlers.options import DEFAULT, Offered, config_options
+from moorage_daemon.handlers.options import DEFAULT, MODE, Offered, config_options
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Peer
 from moorage_daemon.identity import Verb
 from moorage_daemon.session import Session
-from moorage_protocol.acp import ConfigOption, SessionParams, SetConfigOptionResult
+from moorage_protocol.acp import (
+    ConfigOption,
+    Empty,
+    SessionParams,
+    SetConfigOptionResult,
+    SetModeParams,
+)
 from moorage_protocol.errors import InvalidParams
 from moorage_protocol.moorage import (
     ConfigureParams,
     ConfigureResult,
     Overrides,
     OverridesPatch,
+    Posture,
 )
 
 
@@ -44,14 +51,35 @@ def configure(desk: Desk, peer: Peer, params: ConfigureParams) -> Answer:
 def set_config_option(desk: Desk, peer: Peer, params: SetConfigOptionParams) -> Answer:
     """Choose a value of an option; answers with all options (Agent Client Protocol)."""
     session = _find(desk, peer, params.session_id)
-    options = config_options(session.head.overrides, desk.providers)
+    options = config_options(session.posture, session.head.overrides, desk.providers)
     option = next((option for option in options if option.id == params.config_id), None)
     if option is None:
         raise InvalidParams("Invalid params: configId")
     if params.value not in {choice.value for choice in option.options}:
         raise InvalidParams("Invalid params: value")
-    seq, now = _apply(desk, peer, session, _as_patch(option.id, params.value))
+    if option.id == MODE:
+        seq, now = _take_posture(desk, peer, session, Posture(params.value))
+    else:
+        seq, now = _apply(desk, peer, session, _as_patch(option.id, params.value))
     return AtSeq(session.log, seq, SetConfigOptionResult(config_options=now))
+
+
+def set_mode(desk: Desk, peer: Peer, params: SetModeParams) -> Answer:
+    """Choose the mode, which is an option as well; answered when that is durable."""
+    session = _find(desk, peer, params.session_id)
+    try:
+        posture = Posture(params.mode_id)
+    except ValueError:
+        raise InvalidParams("Invalid params: modeId") from None
+    seq, _ = _take_posture(desk, peer, session, posture)
+    return AtSeq(session.log, seq, Empty())
+
+
+def _take_posture(
+    desk: Desk, peer: Peer, session: Session, posture: Posture
+) -> tuple[int, list[ConfigOption]]:
+    options = config_options(posture, session.head.overrides, desk.providers)
+    return session.take_posture(posture, options, peer.identity.tui), options
 
 
 def _as_patch(option: str, value: str) -> OverridesPatch:
@@ -70,7 +98,7 @@ def _apply(
     desk: Desk, peer: Peer, session: Session, patch: OverridesPatch
 ) -> tuple[int, list[ConfigOption]]:
     overrides = patched(session.head.overrides, patch, desk.providers)
-    options = config_options(overrides, desk.providers)
+    options = config_options(session.posture, overrides, desk.providers)
     return session.configure(overrides, options, peer.identity.tui), options
 
 

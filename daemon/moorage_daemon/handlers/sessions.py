@@ -14,7 +14,7 @@ from msgspec import UNSET, to_builtins
 
 from moorage_daemon.ending import Ending
 from moorage_daemon.handlers.config import SetUp, check_parent, patched as set_up
-from moorage_daemon.handlers.options import config_options
+from moorage_daemon.handlers.options import config_options, session_modes
 from moorage_daemon.handlers.overrides import patched
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, Peer
 from moorage_daemon.handlers.snapshot import snapshot_updates
@@ -86,7 +86,8 @@ def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
     peer.attach_new(session)
     result = NewResult(
         session_id=session.id,
-        config_options=config_options(session.head.overrides, desk.providers),
+        modes=session_modes(session.posture),
+        config_options=config_options(session.posture, session.head.overrides, desk.providers),
         meta=Meta(moorage=NewResultMeta(owner=identity.tui, mode=wish.mode))
         if identity.advertised
         else UNSET,
@@ -134,7 +135,8 @@ def resume(desk: Desk, peer: Peer, params: LoadParams) -> Answer:
 def _loaded(desk: Desk, peer: Peer, session: Session) -> LoadResult:
     meta = Meta(moorage=LoadedMeta(cwd=session.cwd, seq=session.log.durable))
     return LoadResult(
-        config_options=config_options(session.head.overrides, desk.providers),
+        modes=session_modes(session.posture),
+        config_options=config_options(session.posture, session.head.overrides, desk.providers),
         meta=meta if peer.identity.advertised else UNSET,
     )
 

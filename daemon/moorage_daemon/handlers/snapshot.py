@@ -3,10 +3,15 @@
 These are no entries and carry no number: they say how things are, not what happened.
 """
 
+from moorage_daemon.handlers.options import config_options
 from moorage_daemon.handlers.port import Desk
 from moorage_daemon.log.render import snapshot_message
 from moorage_daemon.session import Session
-from moorage_protocol.acp import AvailableCommandsUpdate
+from moorage_protocol.acp import (
+    AvailableCommandsUpdate,
+    ConfigOptionUpdate,
+    CurrentModeUpdate,
+)
 
 
 def snapshot_updates(desk: Desk, session: Session) -> tuple[bytes, ...]:
@@ -14,3 +19,14 @@ def snapshot_updates(desk: Desk, session: Session) -> tuple[bytes, ...]:
     commands = desk.agent_named(session.head.agent).commands
     update = AvailableCommandsUpdate(available_commands=list(commands))
     return (snapshot_message(session.id, update),)
+
+
+def setting_updates(desk: Desk, session: Session) -> tuple[bytes, ...]:
+    """Mode and options, where the answer itself does not tell them."""
+    told = session.log.told
+    options = config_options(told.posture, told.overrides, desk.providers)
+    mode = CurrentModeUpdate(current_mode_id=told.posture)
+    return (
+        snapshot_message(session.id, mode),
+        snapshot_message(session.id, ConfigOptionUpdate(config_options=options)),
+    )

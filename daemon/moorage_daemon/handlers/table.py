@@ -4,7 +4,7 @@ from typing import Any
 
 from moorage_daemon.handlers import config, logs, overrides, permissions, sessions, starting, turns
 from moorage_daemon.handlers.port import Method
-from moorage_protocol.acp import Empty, ListParams, LoadParams, SessionParams
+from moorage_protocol.acp import Empty, ListParams, LoadParams, SessionParams, SetModeParams
 from moorage_protocol.config import ConfigSetParams
 from moorage_protocol.moorage import (
     AttachParams,
@@ -33,6 +33,7 @@ METHODS: dict[str, Method[Any]] = {
     "session/delete": Method(SessionParams, sessions.delete),
     "session/prompt": Method(PromptParams, turns.prompt),
     "session/cancel": Method(CancelParams, turns.cancel),
+    "session/set_mode": Method(SetModeParams, overrides.set_mode),
     "session/set_config_option": Method(
         overrides.SetConfigOptionParams, overrides.set_config_option
     ),

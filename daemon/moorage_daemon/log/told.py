@@ -17,13 +17,14 @@ from moorage_daemon.store.model import (
     Kind,
     Life,
     OverrideBody,
+    PostureBody,
     PromptBody,
     ResultBody,
     StateBody,
     UnreadableBody,
     read_body,
 )
-from moorage_protocol.moorage import Overrides, QueuedTurn, RunningTurn, State
+from moorage_protocol.moorage import Overrides, Posture, QueuedTurn, RunningTurn, State
 
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Told:
     seq: int
     life: Life
     overrides: Overrides
+    posture: Posture = Posture.ASK
     turn: RunningTurn | None = None
     queue: dict[int, QueuedTurn] = field(default_factory=dict[int, QueuedTurn])
     asks: dict[str, OpenAsk] = field(default_factory=dict[str, OpenAsk])
@@ -61,7 +63,7 @@ class Told:
     @classmethod
     def at_rest(cls, head: Head, seq: int) -> "Told":
         """A stored session on which no turn is open."""
-        return cls(seq, head.life, head.overrides)
+        return cls(seq, head.life, head.overrides, head.posture)
 
     @property
     def state(self) -> State:
@@ -103,6 +105,8 @@ class Told:
                 self.intents.pop(read_body(entry, ResultBody).tool_call_id, None)
             case Kind.OVERRIDE:
                 self.overrides = read_body(entry, OverrideBody).overrides
+            case Kind.POSTURE:
+                self.posture = read_body(entry, PostureBody).posture
             case Kind.STATE:
                 self.life = read_body(entry, StateBody).state
             case _:

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from moorage_protocol.acp import StopReason
 from moorage_protocol.config import ConfigPatch, SessionConfig
-from moorage_protocol.moorage import Mode, Overrides, Verdict
+from moorage_protocol.moorage import Mode, Overrides, Posture, Verdict
 
 
 B = TypeVar("B")
@@ -58,6 +58,7 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     open_turns: tuple[int, ...] = ()
     prompts: tuple[PromptRef, ...] = ()
     overrides: Overrides = Overrides()
+    posture: Posture = Posture.ASK
     title: str | None = None
     labels: dict[str, str] = {}
     parent: str | None = None
@@ -82,6 +83,7 @@ class Kind(StrEnum):
     RESULT = "result"
     OVERRIDE = "override"
     CONFIG = "config"
+    POSTURE = "posture"
     VERDICT = "verdict"
 
 
@@ -162,7 +164,10 @@ class IntentBody(Body, frozen=True, kw_only=True):
 
 
 class ResultBody(Body, frozen=True, kw_only=True):
-    """`status` is "completed", "failed", "cancelled", "refused" or "unknown_outcome"."""
+    """`status` is "completed", "failed", "cancelled", "refused" or "unknown_outcome".
+
+    `code` is a stable word for what broke, or for what refused it.
+    """
 
     tool_call_id: str
     status: str
@@ -178,6 +183,11 @@ class ConfigBody(Body, frozen=True):
     """`changes` as they were asked for: null went back to the default."""
 
     changes: ConfigPatch
+    by: str
+
+
+class PostureBody(Body, frozen=True):
+    posture: Posture
     by: str
 
 

@@ -1,13 +1,14 @@
 """What an agent does on its turn, and the one gate every tool call passes.
 
-The order of a tool call is fixed: show it, ask if the tool asks, write the intent and wait until
-it is durable, look once more whether the session may still start anything, and start it in that
-same tick. A killed session therefore starts nothing, and no tool runs without a record.
+The order of a tool call is fixed: show it, hear what the session's posture says, ask if it has to
+be asked, write the intent and wait until it is durable, look once more whether the session may
+still start it, and start it in that same tick. A killed session therefore starts nothing, one that
+was made read-only meanwhile changes nothing, and no tool runs without a record.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Never, Protocol, TypeVar
 
 import msgspec
 import trio
@@ -18,6 +19,7 @@ from moorage_daemon.store.model import AnswerBody, AskBody, IntentBody, Kind, Re
 from moorage_daemon.tools.port import Bench, Killable, Report, Tool, ToolFailed
 from moorage_daemon.turn.asks import Ask, Asks, Decision
 from moorage_daemon.turn.history import History
+from moorage_daemon.turn.posture import Deed, Refused, Unasked, lie_inside, rule
 from moorage_daemon.turn.standing import StandingAnswers
 from moorage_daemon.turn.turn import Turn
 from moorage_protocol.acp import (
@@ -36,7 +38,7 @@ from moorage_protocol.acp import (
 )
 from moorage_protocol.config import SessionConfig
 from moorage_protocol.jsonrpc import encode
-from moorage_protocol.moorage import Overrides, TokenUsage
+from moorage_protocol.moorage import Overrides, Posture, TokenUsage
 
 
 A = TypeVar("A", bound=msgspec.Struct)
@@ -44,6 +46,8 @@ A = TypeVar("A", bound=msgspec.Struct)
 SHOWN = 128 * 2**10  # characters of a tool's text in an update: escaped it fits one message
 MAX_ARGUMENTS = 128 * 2**10  # bytes; a longer argument no program can be given
 BREATH = 8  # pieces of text after which a busy agent lets others run: some 20 µs
+
+QUESTION = Deed(ToolKind.OTHER, asks=True)
 
 OPTIONS = [
     PermissionOption(option_id="allow", name="Allow", kind=PermissionKind.ALLOW_ONCE),
@@ -81,6 +85,11 @@ class Scene(Protocol):
         ...
 
     @property
+    def posture(self) -> Posture:
+        """What tools may do unasked, now."""
+        ...
+
+    @property
     def ask_limit(self) -> float:
         """Seconds a question stays open; 0 is for ever."""
         ...
@@ -98,11 +107,11 @@ class Scene(Protocol):
 
 @dataclass(frozen=True)
 class _Call:
-    """A tool call that is under way. `intent` is set once the record of its start is written."""
+    """A tool call that is under way. `deed` is what it comes to: a question does nothing."""
 
     id: str
     tool: str
-    intent: bool = False
+    deed: Deed
 
 
 @dataclass(eq=False)
@@ -238,41 +247,50 @@ class TurnStage:
         given = encode(arguments)
         if len(given) > MAX_ARGUMENTS:
             return Report(f"{tool.name} takes at most {MAX_ARGUMENTS} bytes.", ok=False)
-        call = self._open_call(tool.name)
+        locations = tool.locations(arguments, self.cwd)
+        deed = Deed(tool.kind, tool.asks, lie_inside(self.cwd, locations))
+        call = self._open_call(tool.name, deed)
         fields = ToolCallFields(
             tool_call_id=call.id,
             title=tool.title(arguments),
             name=tool.name,
             kind=tool.kind,
             status=ToolCallStatus.PENDING,
-            locations=tool.locations(arguments, self.cwd) or None,
+            locations=locations or None,
             raw_input=msgspec.Raw(given),
         )
         self._show(Kind.TOOL, _as_call(fields))
-        await self._permit(call, tool, fields)
+        await self._permit(call, fields)
         await self.scene.log.until(self.scene.log.seq)  # the intent
         return await self._run(call, tool, arguments)
 
-    async def _permit(self, call: _Call, tool: Tool[A], fields: ToolCallFields) -> None:
-        rule = f"{tool.name}:{fields.title}"
+    async def _permit(self, call: _Call, fields: ToolCallFields) -> None:
+        """Come to a decision, and write the intent with it; raises `CallRefused`."""
+        wish = f"{call.tool}:{fields.title}"
 
         def intend(decision: str, *, remember: bool = False) -> None:
             if remember:
-                self.scene.standing.add(rule)
-            self._intend(call, fields, decision, rule if remember else None)
+                self.scene.standing.add(wish)
+            self._intend(call, fields, decision, wish if remember else None)
 
         def chosen(kind: PermissionKind) -> None:
             intend(kind.value, remember=kind is PermissionKind.ALLOW_ALWAYS)
 
-        if not tool.asks:
-            return intend("not_asked")
-        if await self.scene.standing.covers(rule):
+        ruling = rule(self.scene.posture, call.deed)
+        if isinstance(ruling, Refused):
+            self._refuse(call, ruling.line, ruling.code)
+        if isinstance(ruling, Unasked):
+            return intend(ruling.why)
+        if await self.scene.standing.covers(wish):
             return intend("always")
         decision = await self._question(call, fields, chosen)
         if decision is not Decision.ALLOWED:
-            self._finish(call, "refused", _said(decision))
-            raise CallRefused(_said(decision))
+            self._refuse(call, _said(decision))
         return None
+
+    def _refuse(self, call: _Call, line: str, code: str | None = None) -> Never:
+        self._finish(call, "refused", line, code)
+        raise CallRefused(line)
 
     def _intend(self, call: _Call, fields: ToolCallFields, decision: str, rule: str | None) -> None:
         assert isinstance(fields.raw_input, msgspec.Raw)
@@ -283,13 +301,15 @@ class TurnStage:
             decision=decision,
             rule=rule,
         )
-        self._calls[call.id] = _Call(call.id, call.tool, intent=True)
         self.scene.log.append(Kind.INTENT, body, generation=self.turn.generation)
 
     async def _run(self, call: _Call, tool: Tool[A], arguments: A) -> Report:
         self._must_be_open()
         if not self.scene.may_start:
             raise StageClosed
+        ruling = rule(self.scene.posture, call.deed)
+        if isinstance(ruling, Refused):  # since it was decided
+            self._refuse(call, ruling.line, ruling.code)
         self._progress(call, ToolCallStatus.IN_PROGRESS)
         bench = Bench(
             self.cwd,
@@ -307,10 +327,10 @@ class TurnStage:
         self._finish(call, "completed" if report.ok else "failed", report.text)
         return report
 
-    def _open_call(self, tool: str) -> _Call:
+    def _open_call(self, tool: str, deed: Deed = QUESTION) -> _Call:
         self._must_be_open()
         self._called += 1
-        call = _Call(f"call-{self.turn.generation}-{self._called}", tool)
+        call = _Call(f"call-{self.turn.generation}-{self._called}", tool, deed)
         self._calls[call.id] = call
         return call
 

@@ -1,0 +1,83 @@
+"""What the posture of a session makes of a tool call: it runs, it is asked for, or it is refused.
+
+Nothing is remembered, looked up or awaited here: the same call in the same posture always has the
+same ruling. What else has a say in a call stands beside this and is as plain.
+"""
+
+import os.path
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import assert_never
+
+from moorage_protocol.acp import ToolCallLocation, ToolKind
+from moorage_protocol.moorage import Posture
+
+
+READING = frozenset({ToolKind.READ, ToolKind.SEARCH, ToolKind.THINK})  # nothing is other after it
+
+
+@dataclass(frozen=True)
+class Deed:
+    """A tool call as far as it matters here.
+
+    `asks` is the tool's own wish; `is_inside` says that it touches files, all of the workspace.
+    """
+
+    kind: ToolKind
+    asks: bool
+    is_inside: bool = False
+
+
+@dataclass(frozen=True)
+class Unasked:
+    """It runs; `why` is the word for it in the record."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A person decides."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """It does not run; `code` is the word for it in the record, `line` what the user reads."""
+
+    code: str
+    line: str
+
+
+Ruling = Unasked | Asked | Refused
+
+NOT_ASKED = Unasked("not_asked")
+AUTO_EDIT = Unasked("auto_edit")
+READ_ONLY = Refused(
+    "read_only", "Not done: the session is read-only. Switch its mode to Ask to allow this."
+)
+
+
+def rule(posture: Posture, deed: Deed) -> Ruling:
+    """Whether that may be done in that posture."""
+    as_the_tool_wants = Asked() if deed.asks else NOT_ASKED
+    match posture:
+        case Posture.ASK:
+            return as_the_tool_wants
+        case Posture.AUTO_EDIT:
+            is_edit = deed.kind is ToolKind.EDIT and deed.is_inside
+            return AUTO_EDIT if is_edit else as_the_tool_wants
+        case Posture.READ_ONLY:
+            return as_the_tool_wants if deed.kind in READING else READ_ONLY
+        case _:
+            assert_never(posture)
+
+
+def lie_inside(cwd: str, locations: Iterable[ToolCallLocation]) -> bool:
+    """Whether there are files, all beneath `cwd`, by their names.
+
+    Where a link leads is for whoever opens them to see.
+    """
+    root = os.path.normpath(cwd)
+    paths = [PurePosixPath(os.path.normpath(location.path)) for location in locations]
+    return bool(paths) and all(root in map(str, path.parents) for path in paths)
