@@ -38,7 +38,11 @@ class Principal:
 
 @dataclass(frozen=True)
 class Identity:
-    """One connection's client. `advertised` says that it knows moorage's own messages."""
+    """One connection's client. `advertised` says that it knows moorage's own messages.
+
+    `origin` is what a client that names its instance has in common with itself on its other
+    connections; for others it is the connection.
+    """
 
     connection: str
     principal: Principal
@@ -46,6 +50,12 @@ class Identity:
     advertised: bool
     name: str | None = None
     transport: str = ""
+    instance: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """Whose words are not echoed to it, and whose turns a bare cancel stops."""
+        return self.connection if self.instance is None else f"{self.tui}/{self.instance}"
 
 
 def authorize(

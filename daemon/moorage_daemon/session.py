@@ -130,6 +130,7 @@ class Known:
     """A prompt id was used before, for the turn `generation`, which has ended."""
 
     generation: int
+    admitted_at: int
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,7 @@ class Session:
             if ref.prompt_id == admission.prompt_id:
                 if ref.digest != admission.digest:
                     raise InvalidParams("Invalid params: promptId was used for another prompt")
-                return self.find(ref.generation) or Known(ref.generation)
+                return self.find(ref.generation) or Known(ref.generation, ref.seq)
         return None
 
     def _make_way(self, admission: Admission) -> None:
@@ -280,6 +281,7 @@ class Session:
             by=admission.by,
             origin=admission.origin,
             queued_at=self.log.writes.now(),
+            admitted_at=self.log.seq + 1,
             limit=min(limits, default=0.0),
             prompt_id=admission.prompt_id,
         )
@@ -288,7 +290,8 @@ class Session:
         """The prompt ids to know again: those of open turns, and the last others."""
         refs = self.head.prompts
         if admission.prompt_id is not None:
-            refs = (*refs, PromptRef(admission.prompt_id, admission.digest, generation))
+            seq = self.log.seq + 1  # what is written next is the admission
+            refs = (*refs, PromptRef(admission.prompt_id, admission.digest, generation, seq))
         old = refs[:-REMEMBERED_PROMPTS]
         kept = tuple(ref for ref in old if ref.generation in self.head.open_turns)
         return (*kept, *refs[-REMEMBERED_PROMPTS:])

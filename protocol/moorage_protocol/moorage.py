@@ -16,6 +16,7 @@ from moorage_protocol.acp import (
     ConfigOption,
     CwdParams,
     Implementation,
+    LoadParams,
     Meta,
     SessionModes,
     SessionParams,
@@ -117,11 +118,18 @@ class Role(StrEnum):
 
 
 class ClientHello(Shape, frozen=True):
-    """A client that sends this object, `{}` too, has advertised moorage."""
+    """A client that sends this object, `{}` too, has advertised moorage.
+
+    `instance` is a name that one running client has made up for itself and keeps over its
+    connections. With `relay` a program speaks for a client that has not advertised anything: the
+    answer to `initialize` is all of moorage's own that it is sent unasked.
+    """
 
     tui_id: str | None = None
     tui_secret: str | None = None
     name: str | None = None
+    instance: str | None = None
+    relay: bool = False
 
 
 class DaemonInfo(Shape, frozen=True):
@@ -232,10 +240,13 @@ class NewParams(CwdParams, frozen=True):
     meta: Meta[NewMeta] = msgspec.field(name="_meta", default=Meta[NewMeta]())
 
 
-class NewResultMeta(Shape, frozen=True, omit_defaults=False):
-    owner: str
-    mode: Mode
-    parked: list[str] = []
+class NewResultMeta(Shape, frozen=True):
+    """A client that has not advertised moorage is told `seq` alone."""
+
+    seq: int
+    owner: str | None = None
+    mode: Mode | None = None
+    parked: list[str] | UnsetType = UNSET
 
 
 class NewResult(Shape, frozen=True):
@@ -245,9 +256,21 @@ class NewResult(Shape, frozen=True):
     meta: Meta[NewResultMeta] | UnsetType = msgspec.field(name="_meta", default=UNSET)
 
 
+class ReplayMeta(Shape, frozen=True):
+    """Replay from behind `after_seq`: for a load that was cut when so much had come."""
+
+    after_seq: int = 0
+
+
+class ReplayParams(LoadParams, frozen=True):
+    meta: Meta[ReplayMeta] = msgspec.field(name="_meta", default=Meta[ReplayMeta]())
+
+
 class LoadedMeta(Shape, frozen=True):
-    cwd: str
+    """A client that has not advertised moorage is told `seq` alone."""
+
     seq: int
+    cwd: str | None = None
 
 
 class LoadResult(Shape, frozen=True):
@@ -428,8 +451,11 @@ class TurnsResult(Shape, frozen=True):
 
 
 class AttachParams(SessionParams, frozen=True):
+    """`continues`: an earlier connection of this client's instance was sent `after_seq`."""
+
     after_seq: int | None = None
     access: Access = Access.CONTROLLER
+    continues: bool = False
 
 
 class QueuedTurn(Shape, frozen=True):

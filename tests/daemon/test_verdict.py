@@ -117,7 +117,14 @@ def test_nothing_is_caught_or_abandoned_without_a_cause() -> None:
 
 
 def a_turn() -> Turn:
-    return Turn(generation=1, prompt=Prompt([], "hello"), by="tui", origin="c1", queued_at=0.0)
+    return Turn(
+        generation=1,
+        prompt=Prompt([], "hello"),
+        by="tui",
+        origin="c1",
+        queued_at=0.0,
+        admitted_at=2,
+    )
 
 
 def test_the_first_cause_wins_whatever_the_order() -> None:

@@ -46,13 +46,14 @@ class _Permission(Shape, frozen=True):
 
 @dataclass(eq=False)
 class Attachment:
-    """`live_from` is the end of what was there when the client came: later entries are live."""
+    """`live_from` is the end of what is replayed: words of `origin` behind it are not echoed."""
 
     session: Session
     cursor: Cursor
     access: Access
     live_from: int
     connection: str
+    origin: str
     moorage: bool
     peer: Peer[Asked]
     asked: dict[str, int] = field(default_factory=dict[str, int])  # tool call -> request id
@@ -73,7 +74,7 @@ class Attachment:
     def render(self, entries: list[Entry], out: list[bytes]) -> None:
         """Write entries, and what stands in their order, behind what is in `out`."""
         for entry in entries:
-            own = entry.origin == self.connection and entry.seq > self.live_from
+            own = entry.origin == self.origin and entry.seq > self.live_from
             message = message_for(self.session.id, entry, moorage=self.moorage, own=own)
             if message is not None:
                 out.append(message)

@@ -179,8 +179,12 @@ class Connection:
 
     def _answer_at(self, request_id: RequestId, answer: AtSeq) -> None:
         """Answer behind entry `seq` of a log, or with an error if it will not be durable."""
-        frames = (jsonrpc.encode_result(request_id, answer.result), *answer.then)
-        self._send_at(request_id, answer, frames)
+        frame = (
+            jsonrpc.encode_error(request_id, answer.result)
+            if isinstance(answer.result, RpcError)
+            else jsonrpc.encode_result(request_id, answer.result)
+        )
+        self._send_at(request_id, answer, (frame, *answer.then))
 
     def _send_at(self, request_id: RequestId, answer: AtSeq, frames: tuple[bytes, ...]) -> None:
         def settle(error: StorageError | None) -> None:
@@ -207,14 +211,9 @@ class Connection:
         self._open.pop(request_id, None)
         assert turn.verdict is not None
         result = prompt_answer(turn.verdict, turn.generation)
-        place = AtSeq(session.log, turn.verdict_seq, msgspec.Struct())
-        if isinstance(result, RpcError):
-            frame = jsonrpc.encode_error(request_id, result)
-        else:
-            if not self.identity.advertised:
-                result = replaced(result, meta=msgspec.UNSET)
-            frame = jsonrpc.encode_result(request_id, result)
-        self._send_at(request_id, place, (frame,))
+        if not (isinstance(result, RpcError) or self.identity.advertised):
+            result = replaced(result, meta=msgspec.UNSET)
+        self._answer_at(request_id, AtSeq(session.log, turn.verdict_seq, result))
 
     def _start_later(self, request_id: RequestId, answer: Later, *, silent: bool = False) -> None:
         assert self._nursery is not None
@@ -222,7 +221,7 @@ class Connection:
             return None if silent else self._answer(request_id, Overloaded())
         self._waiting += 1
         scope = trio.CancelScope()
-        if not silent:
+        if not (silent or answer.certain):
             self._open[request_id] = scope
         self._nursery.start_soon(self._later, request_id, answer, scope, silent)
         return None
@@ -294,9 +293,10 @@ class Connection:
             connection=self.identity.connection,
             principal=self.identity.principal,
             tui=tui,
-            advertised=isinstance(hello, ClientHello),
+            advertised=isinstance(hello, ClientHello) and not hello.relay,
             name=name[:MAX_NAME] if name is not None else None,
             transport=self.transport.name,
+            instance=given.instance,
         )
         self.initialized = True
         return self.identity
@@ -308,18 +308,21 @@ class Connection:
 
     def attach_new(self, session: Session) -> None:
         """Follow a session that was just created; its first entry is told by the answer."""
-        self._follow(session, session.log.seq, Access.CONTROLLER)
+        self._follow(session, session.log.seq, Access.CONTROLLER, session.log.seq)
 
-    def attach(self, session: Session, after: int | None, access: Access) -> None:
+    def attach(
+        self, session: Session, after: int | None, access: Access, *, continues: bool = False
+    ) -> None:
         """Follow a session from entry `after`, or from now; never forward of where it is."""
         durable = session.log.durable
         start = durable if after is None else min(after, durable)
+        live_from = start if continues else session.log.seq
         known = self._outbox.attachments.get(session.id)
         if known is not None and known.session is not session:
             self._outbox.detach(session.id)  # it was put away meanwhile and has come back
             known = None
         if known is None:
-            self._follow(session, start, access)
+            self._follow(session, start, access, live_from)
             return
         known.access = access
         if access is not Access.CONTROLLER:
@@ -327,16 +330,17 @@ class Connection:
         if start < known.cursor.seq:
             known.cursor.close()
             known.cursor = session.log.open_cursor(start, self._outbox.wake)
-            known.live_from = session.log.seq
+            known.live_from = live_from
         self._ask_open(known)
 
-    def _follow(self, session: Session, start: int, access: Access) -> None:
+    def _follow(self, session: Session, start: int, access: Access, live_from: int) -> None:
         attachment = Attachment(
             session=session,
             cursor=session.log.open_cursor(start, self._outbox.wake),
             access=access,
-            live_from=session.log.seq,
+            live_from=live_from,
             connection=self.identity.connection,
+            origin=self.identity.origin,
             moorage=self.identity.advertised,
             peer=self._peer,
         )

@@ -30,7 +30,7 @@ def attach(desk: Desk, peer: Peer, params: AttachParams) -> Answer:
         raise InvalidParams("Invalid params: afterSeq")
     session = desk.sessions.find(params.session_id, peer.identity.principal, Verb.WATCH)
     access = granted(peer.identity.principal, session.head.principal, params.access)
-    peer.attach(session, params.after_seq, access)
+    peer.attach(session, params.after_seq, access, continues=params.continues)
     then = (*snapshot_updates(desk, session), *setting_updates(desk, session))
     return Now(_snapshot(session, access), then)
 

@@ -14,6 +14,7 @@ from moorage_daemon.log.log import Log
 from moorage_daemon.session import Session
 from moorage_daemon.sessions import Sessions
 from moorage_daemon.turn.turn import Turn
+from moorage_protocol.errors import RpcError
 from moorage_protocol.moorage import Access, InitializeParams
 
 
@@ -37,7 +38,7 @@ class AtSeq:
 
     log: Log
     seq: int
-    result: msgspec.Struct
+    result: msgspec.Struct | RpcError
     then: tuple[bytes, ...] = ()
     is_replay: bool = False
 
@@ -52,9 +53,13 @@ class OnVerdict:
 
 @dataclass(frozen=True)
 class Later:
-    """An answer that takes waiting; it is worked out beside the connection's other requests."""
+    """An answer that takes waiting; it is worked out beside the connection's other requests.
+
+    One that is `certain` is there already and only has to be found: nothing is left to cancel.
+    """
 
     work: Callable[[], Awaitable[msgspec.Struct | AtSeq]]
+    certain: bool = False
 
 
 Answer = Now | AtSeq | OnVerdict | Later
@@ -108,8 +113,13 @@ class Peer(Protocol):
         """Send a session that this connection creates; its first entry is the answer's."""
         ...
 
-    def attach(self, session: Session, after: int | None, access: Access) -> None:
-        """Send the session's entries beyond `after`, or only new ones."""
+    def attach(
+        self, session: Session, after: int | None, access: Access, *, continues: bool = False
+    ) -> None:
+        """Send the session's entries beyond `after`, or only new ones.
+
+        With `continues` the peer's own words among them are not for it: it had `after` before.
+        """
         ...
 
     def detach(self, session_id: str) -> None:

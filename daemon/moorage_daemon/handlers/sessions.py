@@ -18,7 +18,7 @@ from moorage_daemon.handlers.options import config_options, session_modes
 from moorage_daemon.handlers.overrides import patched
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, Peer
 from moorage_daemon.handlers.snapshot import snapshot_updates
-from moorage_daemon.identity import Verb, is_id
+from moorage_daemon.identity import Identity, Verb, is_id
 from moorage_daemon.session import Session
 from moorage_daemon.sessions import NewSession
 from moorage_daemon.store.model import Head, Life
@@ -47,6 +47,8 @@ from moorage_protocol.moorage import (
     NewResult,
     NewResultMeta,
     Overrides,
+    ReplayMeta,
+    ReplayParams,
     Role,
     SessionInfo,
 )
@@ -88,9 +90,7 @@ def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
         session_id=session.id,
         modes=session_modes(session.posture),
         config_options=config_options(session.posture, session.head.overrides, desk.providers),
-        meta=Meta(moorage=NewResultMeta(owner=identity.tui, mode=wish.mode))
-        if identity.advertised
-        else UNSET,
+        meta=Meta(moorage=_founded(identity, session)),
     )
     return AtSeq(session.log, session.log.seq, result, snapshot_updates(desk, session))
 
@@ -105,6 +105,12 @@ def _lent(wish: NewMeta) -> dict[str, str] | None:
     return None if wish.environment is None else to_builtins(wish.environment)
 
 
+def _founded(identity: Identity, session: Session) -> NewResultMeta:
+    if not identity.advertised:
+        return NewResultMeta(seq=session.log.seq)
+    return NewResultMeta(seq=session.log.seq, owner=identity.tui, mode=session.head.mode, parked=[])
+
+
 def _check_directory(params: CwdParams) -> None:
     if not params.cwd.startswith("/") or "\0" in params.cwd:
         raise InvalidParams("Invalid params: cwd must be an absolute path")
@@ -114,12 +120,15 @@ def _check_directory(params: CwdParams) -> None:
         raise InvalidParams("Invalid params: additionalDirectories is not supported")
 
 
-def load(desk: Desk, peer: Peer, params: LoadParams) -> Answer:
+def load(desk: Desk, peer: Peer, params: ReplayParams) -> Answer:
     """Replay all of a session, then answer, then go on live (Agent Client Protocol)."""
     _check_directory(params)
+    wish = params.meta.moorage if isinstance(params.meta.moorage, ReplayMeta) else ReplayMeta()
+    if wish.after_seq < 0:
+        raise InvalidParams("Invalid params: _meta.moorage.afterSeq")
     session = _find(desk, peer, params.session_id, Verb.ACT)
     head = session.log.seq
-    peer.attach(session, 0, Access.CONTROLLER)
+    peer.attach(session, wish.after_seq, Access.CONTROLLER)
     result, then = _loaded(desk, peer, session), snapshot_updates(desk, session)
     return AtSeq(session.log, head, result, then, is_replay=True)
 
@@ -133,11 +142,11 @@ def resume(desk: Desk, peer: Peer, params: LoadParams) -> Answer:
 
 
 def _loaded(desk: Desk, peer: Peer, session: Session) -> LoadResult:
-    meta = Meta(moorage=LoadedMeta(cwd=session.cwd, seq=session.log.durable))
+    cwd = session.cwd if peer.identity.advertised else None
     return LoadResult(
         modes=session_modes(session.posture),
         config_options=config_options(session.posture, session.head.overrides, desk.providers),
-        meta=meta if peer.identity.advertised else UNSET,
+        meta=Meta(moorage=LoadedMeta(seq=session.log.durable, cwd=cwd)),
     )
 
 

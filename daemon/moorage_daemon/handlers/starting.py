@@ -17,9 +17,11 @@ from moorage_protocol.acp import (
     SessionCapabilities,
     Shape,
 )
+from moorage_protocol.errors import InvalidParams
 from moorage_protocol.framing import MAX_FRAME_BYTES
 from moorage_protocol.jsonrpc import encode
 from moorage_protocol.moorage import (
+    ClientHello,
     DaemonInfo,
     InitializeParams,
     InitializeResult,
@@ -34,6 +36,7 @@ from moorage_protocol.moorage import (
 
 
 MAX_OPEN_REQUESTS = 64  # answers one connection may wait for besides its prompts
+MAX_INSTANCE = 64  # characters; a UUID has 36
 
 METHODS = [
     "session/kill",
@@ -59,16 +62,19 @@ class _Advertised(Shape, frozen=True, omit_defaults=False):
 
 def initialize(desk: Desk, peer: Peer, params: InitializeParams) -> Answer:
     """Agree on the protocol and learn who is there (Agent Client Protocol, initialization)."""
-    hello = params.meta.moorage
-    known = isinstance(hello, msgspec.Struct) and hello.tui_id is not None
+    hello = params.meta.moorage if isinstance(params.meta.moorage, ClientHello) else None
+    instance = hello.instance if hello is not None else None
+    if instance is not None and not 1 <= len(instance) <= MAX_INSTANCE:
+        raise InvalidParams(f"Invalid params: instance must have 1 to {MAX_INSTANCE} characters")
     identity = peer.introduce(params)
-    welcome = Meta(moorage=_welcome(desk, identity, is_new=not known))
+    is_new = hello is None or hello.tui_id is None
+    welcome = Meta(moorage=_welcome(desk, identity, is_new=is_new))
     return Now(
         InitializeResult(
             protocol_version=PROTOCOL_VERSION,
             agent_capabilities=_capabilities(desk, identity),
             agent_info=Implementation(name="moorage", title="moorage", version=desk.about.version),
-            meta=welcome if identity.advertised else msgspec.UNSET,
+            meta=welcome if hello is not None else msgspec.UNSET,
         )
     )
 

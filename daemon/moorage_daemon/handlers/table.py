@@ -16,6 +16,7 @@ from moorage_protocol.moorage import (
     LiveParams,
     NewParams,
     PromptParams,
+    ReplayParams,
     RespondParams,
     TurnsParams,
     WithdrawParams,
@@ -26,7 +27,7 @@ from moorage_protocol.moorage import (
 METHODS: dict[str, Method[Any]] = {
     "initialize": Method(InitializeParams, starting.initialize, before_initialize=True),
     "session/new": Method(NewParams, sessions.new),
-    "session/load": Method(LoadParams, sessions.load),
+    "session/load": Method(ReplayParams, sessions.load),
     "session/resume": Method(LoadParams, sessions.resume),
     "session/list": Method(ListParams, sessions.list_sessions),
     "session/close": Method(SessionParams, sessions.close),

@@ -9,7 +9,7 @@ from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, OnVerd
 from moorage_daemon.identity import Verb
 from moorage_daemon.log.records import turn_records
 from moorage_daemon.session import Admission, Known, Session
-from moorage_daemon.store.model import Entry, Kind, VerdictBody
+from moorage_daemon.store.model import Kind, VerdictBody
 from moorage_daemon.turn.words import text_of
 from moorage_protocol import lenient
 from moorage_protocol.acp import (
@@ -50,7 +50,10 @@ class _Block(msgspec.Struct, frozen=True):
 
 
 def prompt(desk: Desk, peer: Peer, params: PromptParams) -> Answer:
-    """Admit a prompt in the order it came; answered behind the verdict of its turn."""
+    """Admit a prompt in the order it came; answered behind the verdict of its turn.
+
+    Sent again, it brings a client that does not follow the session all of its turn once more.
+    """
     session = _find(desk, peer, params)
     wish = params.meta.moorage if isinstance(params.meta.moorage, PromptMeta) else PromptMeta()
     _check_wish(wish)
@@ -59,16 +62,16 @@ def prompt(desk: Desk, peer: Peer, params: PromptParams) -> Answer:
             content=params.prompt,
             prompt=read_prompt(params.prompt),
             by=peer.identity.tui,
-            origin=peer.identity.connection,
+            origin=peer.identity.origin,
             prompt_id=wish.prompt_id,
             on_busy=wish.on_busy,
             limit=wish.timeout_seconds or 0.0,
         )
     )
     if peer.access_to(session.id) is None:
-        peer.attach(session, None, Access.CONTROLLER)
+        peer.attach(session, found.admitted_at - 1, Access.CONTROLLER, continues=True)
     if isinstance(found, Known):
-        return Later(lambda: _answer_again(session, found.generation))
+        return Later(lambda: _answer_again(session, found), certain=True)
     return OnVerdict(session, found)
 
 
@@ -117,29 +120,27 @@ def prompt_answer(verdict: VerdictBody, generation: int) -> PromptResult | RpcEr
     return PromptResult(stop_reason=reason, meta=Meta(moorage=told))
 
 
-async def _answer_again(session: Session, generation: int) -> AtSeq:
-    """The answer that a known prompt got, from the verdict in the log."""
+async def _answer_again(session: Session, known: Known) -> AtSeq:
+    """The answer that a known prompt got, from the verdict in the log.
+
+    It says why the turn ended to every client: one that lost its connection has no other way to
+    know.
+    """
     await session.log.until(session.log.seq)
-    after = 0
+    after = known.admitted_at
     while True:
         page = await session.around.store.entries(session.id, after, kinds=_VERDICTS)
         for entry in page.entries:
-            if entry.generation == generation:
-                return _from_entry(session, entry)
+            if entry.generation == known.generation:
+                verdict = msgspec.json.decode(entry.body, type=VerdictBody)
+                answer = prompt_answer(verdict, known.generation)
+                return AtSeq(session.log, entry.seq, answer)
             after = entry.seq
         if not page.more:
             raise StorageError
 
 
 _VERDICTS = frozenset({Kind.VERDICT})
-
-
-def _from_entry(session: Session, entry: Entry) -> AtSeq:
-    verdict = msgspec.json.decode(entry.body, type=VerdictBody)
-    answer = prompt_answer(verdict, entry.generation or 0)
-    if isinstance(answer, RpcError):
-        raise answer
-    return AtSeq(session.log, entry.seq, answer)
 
 
 # ---- cancel and withdraw
@@ -149,7 +150,7 @@ def cancel(desk: Desk, peer: Peer, params: CancelParams) -> Answer:
     """Stop turns; as a notification it is the same without an answer."""
     session = _find(desk, peer, params)
     wish = params.meta.moorage if isinstance(params.meta.moorage, CancelMeta) else None
-    result = session.cancel(wish, peer.identity.tui, peer.identity.connection)
+    result = session.cancel(wish, peer.identity.tui, peer.identity.origin)
     return Now(result if peer.identity.advertised else Empty())
 
 

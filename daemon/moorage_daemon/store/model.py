@@ -30,11 +30,12 @@ class Life(StrEnum):
 
 
 class PromptRef(Struct, frozen=True, array_like=True):
-    """A prompt id that was used, for which prompt and which turn."""
+    """A prompt id that was used, for which prompt and which turn; `seq` is its admission."""
 
     prompt_id: str
     digest: str
     generation: int
+    seq: int
 
 
 class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -94,7 +95,7 @@ class Entry(Struct, frozen=True, gc=False):
     """One numbered item of a session's log.
 
     `body` is a JSON object without the fields that stand beside it here. `origin` names the
-    connection whose own words the entry repeats: they are not echoed to it.
+    client whose own words the entry repeats: they are not echoed to it.
     """
 
     seq: int

@@ -31,9 +31,9 @@ MAX_NOTED = 64  # later requests to stop beside the first: a verdict has to fit 
 class Turn:
     """One prompt on its way to a verdict.
 
-    `generation` is its number in the session. `by` is the TUI that prompted, `origin` the
-    connection. `stirred` is set when the agent has ended or a cause was set: the moment to look.
-    `settled` is set when the verdict is durable.
+    `generation` is its number in the session, `admitted_at` the entry of its admission. `by` is
+    the TUI that prompted, `origin` the client. `stirred` is set when the agent has ended or a cause
+    was set: the moment to look. `settled` is set when the verdict is durable.
     """
 
     generation: int
@@ -41,6 +41,7 @@ class Turn:
     by: str
     origin: str
     queued_at: float
+    admitted_at: int
     limit: float = 0.0  # seconds it may run; 0 is no limit
     prompt_id: str | None = None
     overrides: Overrides = field(default_factory=Overrides)
