@@ -7,9 +7,10 @@ goes only to the `base_url` beside it, and there only over TLS or to this very m
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 MAX_SECONDS = 86_400  # a day; who waits longer has no deadline
 MAX_CONTEXT = 1_000_000_000  # tokens; beyond any model, and a slip of the finger
 MAX_MODELS = 1000  # offered ones; more is no choice
+MAX_PRICE = 100_000  # US dollars for a million tokens; more is a price for something else
 
 _NAME = re.compile(r"(?!default\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # "default" says: none chosen
 _MODEL = re.compile(r"(?!\s)[^\x00-\x1f\x7f]{1,200}(?<!\s)")
@@ -35,13 +37,31 @@ class ProviderKind(StrEnum):
 
 
 @dataclass(frozen=True)
+class Price:
+    """US dollars for a million tokens of a model; `cached` for those it knew, None: as `input`."""
+
+    input: float
+    output: float
+    cached: float | None = None
+
+    def micros(self, *, asked: int, cached: int, answered: int) -> int:
+        """Millionths of a dollar for so many tokens; the cached ones are some of the asked."""
+        known = self.input if self.cached is None else self.cached
+        return round((asked - cached) * self.input + cached * known + answered * self.output)
+
+
+def _no_prices() -> Mapping[str, Price]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True)
 class ProviderSettings:
     """One provider, checked. `base_url` has no trailing slash; at most one of the keys is set.
 
     `connect_seconds` is for a connection, `first_token_seconds` for all until the first piece of
     an answer, `silence_seconds` between two pieces and, from the start, between any two bytes;
     `retry_seconds` is how long trying again may begin. `context_tokens` is how much the models
-    take, None where nobody said.
+    take, None where nobody said. `prices` go by model; what has none has no known cost.
     """
 
     kind: ProviderKind
@@ -56,6 +76,7 @@ class ProviderSettings:
     first_token_seconds: float = 300.0  # a local server may load its model first
     silence_seconds: float = 300.0
     retry_seconds: float = 30.0
+    prices: Mapping[str, Price] = field(default_factory=_no_prices)
 
     @property
     def has_key(self) -> bool:
@@ -188,6 +209,31 @@ def _context(value: object) -> int:
     return value
 
 
+def _prices(value: object) -> Mapping[str, Price]:
+    if not isinstance(value, dict) or len(cast("dict[str, object]", value)) > MAX_MODELS:
+        raise ValueError
+    table = cast("dict[str, object]", value)
+    model = _text(_MODEL)
+    return MappingProxyType({model(name): _price(found) for name, found in table.items()})
+
+
+def _price(value: object) -> Price:
+    if not isinstance(value, dict):
+        raise ValueError
+    table = cast("dict[str, object]", value)
+    if not {"input", "output"} <= table.keys() <= {"input", "output", "cached"}:
+        raise ValueError
+    return Price(**{name: _amount(found) for name, found in table.items()})
+
+
+def _amount(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError
+    if not 0 <= value <= MAX_PRICE:  # neither is true of not-a-number
+        raise ValueError
+    return float(value)
+
+
 def _seconds(*, least: float) -> Callable[[object], float]:
     def read(value: object) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -220,5 +266,9 @@ _RULES: Mapping[str, _Rule] = {
     "connect_seconds": _DEADLINE,
     "first_token_seconds": _DEADLINE,
     "silence_seconds": _DEADLINE,
+    "prices": _Rule(
+        "tables of a model's input, output and maybe cached: US dollars for a million tokens",
+        _prices,
+    ),
     "retry_seconds": _Rule(f"seconds from 0 to {MAX_SECONDS}", _seconds(least=0)),
 }

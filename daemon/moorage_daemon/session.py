@@ -16,12 +16,13 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from moorage_daemon.agents.port import Agent, Prompt
+from moorage_daemon.agents.port import Agent, ModelCall, Prompt
 from moorage_daemon.conductor import Conductor
 from moorage_daemon.log.log import Log
 from moorage_daemon.store.model import (
     BeginBody,
     ConfigBody,
+    CostBody,
     Head,
     Kind,
     Life,
@@ -30,7 +31,9 @@ from moorage_daemon.store.model import (
     PromptBody,
     PromptRef,
     StateBody,
+    Totals,
     VerdictBody,
+    added,
 )
 from moorage_daemon.store.port import Store
 from moorage_daemon.turn.asks import Asks
@@ -531,6 +534,20 @@ class Session:
         self.log.append(Kind.POSTURE, PostureBody(posture, by))
         self.log.append(Kind.UPDATE, encode(CurrentModeUpdate(current_mode_id=posture)))
         return self.log.append(Kind.UPDATE, encode(ConfigOptionUpdate(config_options=options)))
+
+    def note_cost(self, generation: int, call: ModelCall) -> Totals:
+        """Record what an answer of a model took, and the new totals in the same commit."""
+        body = CostBody(
+            provider=call.provider,
+            model=call.model,
+            tokens=call.tokens,
+            micros=call.micros,
+            window=call.window,
+        )
+        totals = added(self.head.totals, body)
+        self._write_head(totals=totals)
+        self.log.append(Kind.COST, body, generation=generation)
+        return totals
 
     def touch(self) -> None:
         """Somebody used the session just now."""

@@ -18,7 +18,7 @@ from moorage_daemon.identity import Principal, Verb, authorize, new_id
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.log.log import Log
 from moorage_daemon.session import Killed, Session, Surroundings
-from moorage_daemon.store.model import Head, Kind, Life, StateBody
+from moorage_daemon.store.model import Head, Kind, Life, StateBody, as_cost
 from moorage_daemon.store.port import Stored, StoreError
 from moorage_protocol.config import SessionConfig
 from moorage_protocol.errors import NotFound, RpcError, SessionState, StorageError
@@ -255,6 +255,7 @@ class Sessions:
             title=head.title,
             started_at=turn.started_at if turn else None,
             model=head.overrides.model,
+            cost=None if head.totals.micros is None else as_cost(head.totals.micros),
             killed=head.life is Life.KILLED,
         )
 

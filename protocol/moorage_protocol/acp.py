@@ -234,11 +234,19 @@ class SessionInfoUpdate(Shape, frozen=True, tag_field="sessionUpdate", tag="sess
     updated_at: str | UnsetType | None = UNSET
 
 
+class Cost(Shape, frozen=True, omit_defaults=False):
+    """What a session cost so far."""
+
+    amount: float
+    currency: str = "USD"
+
+
 class UsageUpdate(Shape, frozen=True, tag_field="sessionUpdate", tag="usage_update"):
     """Tokens in the model's context now, and how many fit."""
 
     used: int
     size: int
+    cost: Cost | None = None
 
 
 SessionUpdate = (

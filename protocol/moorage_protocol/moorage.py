@@ -14,6 +14,7 @@ from moorage_protocol.acp import (
     AgentCapabilities,
     ClientCapabilities,
     ConfigOption,
+    Cost,
     CwdParams,
     Implementation,
     LoadParams,
@@ -299,6 +300,7 @@ class LiveRow(Shape, frozen=True):
     title: str | None = None
     started_at: float | None = None
     model: str | None = None
+    cost: Cost | None = None
     killed: bool = False
 
 
@@ -399,11 +401,23 @@ class ToolCallCounts(Shape, frozen=True, omit_defaults=False):
     unknown: int = 0
 
 
-class TokenUsage(Shape, frozen=True, omit_defaults=False):
-    """Tokens of one turn, as its model counts them."""
+class TokenUsage(Shape, frozen=True):
+    """Tokens as models count them; what was cached or reasoned is counted in the first two."""
 
     input_tokens: int
     output_tokens: int
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: "TokenUsage") -> "TokenUsage":
+        """Both together."""
+        return TokenUsage(
+            **{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__}
+        )
+
+
+NO_TOKENS = TokenUsage(input_tokens=0, output_tokens=0)
 
 
 class Verdict(Shape, frozen=True):

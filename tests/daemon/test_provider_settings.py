@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage_daemon.provider_settings import ProviderSettings
+from moorage_daemon.provider_settings import Price, ProviderSettings
 from moorage_daemon.settings import Flags, Settings, SettingsError, load_settings
 
 
@@ -114,7 +114,25 @@ BAD_VALUES = [
     ("silence_seconds", "true"),
     ("retry_seconds", "-1"),
     ("retry_seconds", '"1"'),
+    ("prices", "1"),
+    ("prices", "{ small = 2.0 }"),
+    ("prices", "{ small = { input = 1.0 } }"),
+    ("prices", "{ small = { input = 1.0, output = -0.1 } }"),
+    ("prices", "{ small = { input = nan, output = 1.0 } }"),
+    ("prices", "{ small = { input = 100001, output = 1.0 } }"),
+    ("prices", "{ small = { input = 1.0, output = 1.0, canary = 1.0 } }"),
+    ("prices", '{ "" = { input = 1.0, output = 1.0 } }'),
 ]
+
+
+def test_prices_go_by_model(home: Path) -> None:
+    prices = "[providers.one.prices]\n'gpt-4.1' = { input = 2, output = 8.0, cached = 0.5 }"
+
+    found = provider(home, f"{ENOUGH}\n{prices}\nfree = {{ input = 0, output = 0 }}").prices
+
+    assert found == {"gpt-4.1": Price(2.0, 8.0, 0.5), "free": Price(0.0, 0.0)}
+    assert found["gpt-4.1"].micros(asked=1_000_000, cached=500_000, answered=10) == 1_250_080
+    assert Price(2.0, 8.0).micros(asked=1_000_000, cached=500_000, answered=0) == 2_000_000
 
 
 @pytest.mark.parametrize(("key", "value"), BAD_VALUES)

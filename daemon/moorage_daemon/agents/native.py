@@ -11,7 +11,7 @@ from typing import assert_never
 
 import trio
 
-from moorage_daemon.agents.port import AgentFailed, Exchange, Prompt, Stage
+from moorage_daemon.agents.port import AgentFailed, Exchange, ModelCall, Prompt, Stage
 from moorage_daemon.provider_settings import ProviderSettings
 from moorage_daemon.providers.failures import ProviderFailed
 from moorage_daemon.providers.patience import Patience
@@ -56,7 +56,8 @@ class NativeAgent:
         while True:
             answer = await _listen(provider, request, stage)
             if isinstance(answer.end, Finished):
-                return await _finish(answer.end, provider.settings, stage)
+                await _tell_usage(name, request.model, answer.end, provider.settings, stage)
+                return _reason(answer.end)
             wait = None if answer.has_begun else patience.wait_after(answer.end)
             _report(name, answer.end, wait)
             if wait is None:
@@ -136,12 +137,31 @@ async def _listen(provider: Provider, request: Request, stage: Stage) -> _Answer
     return _Answer(end, has_begun)
 
 
-async def _finish(end: Finished, settings: ProviderSettings, stage: Stage) -> StopReason:
-    if end.usage is not None:
-        usage = TokenUsage(
-            input_tokens=end.usage.input_tokens, output_tokens=end.usage.output_tokens
-        )
-        await stage.tell_usage(usage, _window(settings, stage.config))
+async def _tell_usage(
+    name: str, model: str, end: Finished, settings: ProviderSettings, stage: Stage
+) -> None:
+    usage, price = end.usage, settings.prices.get(model)
+    if usage is None:
+        return
+    cached = usage.cache_read_tokens
+    call = ModelCall(
+        provider=name,
+        model=model,
+        tokens=TokenUsage(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=cached,
+            reasoning_tokens=usage.reasoning_tokens,
+        ),
+        micros=None
+        if price is None
+        else price.micros(asked=usage.input_tokens, cached=cached, answered=usage.output_tokens),
+        window=_window(settings, stage.config),
+    )
+    await stage.tell_usage(call)
+
+
+def _reason(end: Finished) -> StopReason:
     match end.ending:
         case Ending.DONE:
             return StopReason.END_TURN

@@ -10,6 +10,7 @@ from moorage_daemon.tools.port import Report, Tool
 from moorage_protocol.acp import AvailableCommand, ContentBlock, PlanEntry, StopReason, ToolKind
 from moorage_protocol.config import SessionConfig
 from moorage_protocol.moorage import Overrides, TokenUsage
+from moorage_protocol.views import Verification
 
 
 A = TypeVar("A", bound=msgspec.Struct)
@@ -45,6 +46,20 @@ class Exchange:
 
     prompt: str
     answer: str
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """One answer of a model: what it took, and how many tokens fit.
+
+    `micros` are millionths of a US dollar. None says in both that nobody knows.
+    """
+
+    provider: str
+    model: str
+    tokens: TokenUsage
+    micros: int | None = None
+    window: int | None = None
 
 
 class Stage(Protocol):
@@ -85,8 +100,12 @@ class Stage(Protocol):
         """Show the plan, whole each time."""
         ...
 
-    async def tell_usage(self, usage: TokenUsage, size: int | None) -> None:
-        """What the turn took, as its model counts; `size` is how many tokens the model takes."""
+    async def tell_usage(self, call: ModelCall) -> None:
+        """What an answer of a model took; told for each of them."""
+        ...
+
+    async def report(self, verification: Verification) -> None:
+        """Put on record what was verified."""
         ...
 
     async def ask(self, title: str, kind: ToolKind = ToolKind.OTHER) -> bool:

@@ -12,16 +12,19 @@ from typing import Literal, TypeVar
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from moorage_daemon.agents.port import AgentFailed, CallRefused, Prompt, Stage
 from moorage_daemon.tools.port import Tool
 from moorage_daemon.tools.read import Read, ReadArguments
 from moorage_daemon.tools.run import Run, RunArguments
 from moorage_protocol.acp import AvailableCommand, CommandInput, PlanEntry, StopReason
+from moorage_protocol.views import Check, CheckStatus, Verification
 
 
 MAX_STREAM = 10_000_000  # chunks; more is a slip of the finger
 MAX_PAUSE = 86_400.0  # seconds
+SUBJECT = 200  # characters of a command that a report is about
 STEPS = ("Look at the request", "Do what it asks", "Say what was done")
 
 _PIECES = re.compile(r"\s*\S+\s*")
@@ -53,6 +56,7 @@ class ScriptedAgent:
             "sleep": Command("Wait", "SECONDS", _sleep),
             "ask": Command("Ask a question", "TEXT", _ask),
             "fail": Command("Fail the turn", "", _fail),
+            "verify": Command("Run a command and report whether it passed", "COMMAND", _verify),
             "plan": Command("Show a plan and work through it", "", _plan),
         }
 
@@ -109,6 +113,21 @@ async def _run(rest: str, stage: Stage) -> None:
 async def _use(stage: Stage, tool: Tool[A], arguments: A) -> None:
     report = await stage.call(tool, arguments)
     await stage.say(report.text if report.ok else f"It failed: {report.text}")
+
+
+async def _verify(rest: str, stage: Stage) -> None:
+    if not rest:
+        raise _Usage
+    subject = rest if len(rest) <= SUBJECT else rest[: SUBJECT - 1] + "…"
+    check = Check(id="command", kind="command", description=subject, required=True)
+    try:
+        done = await stage.call(Run(), RunArguments(rest))
+    except CallRefused:
+        await stage.report(Verification(subject=subject, checks=(check,)))
+        raise
+    status = CheckStatus.PASSED if done.ok else CheckStatus.FAILED
+    await stage.report(Verification(subject=subject, checks=(replace(check, status=status),)))
+    await stage.say("It passed." if done.ok else f"It failed: {done.text}")
 
 
 async def _stream(rest: str, stage: Stage) -> None:

@@ -46,6 +46,8 @@ METHODS = [
     "_moorage/session/detach",
     "_moorage/session/entries",
     "_moorage/session/turns",
+    "_moorage/session/usage",
+    "_moorage/session/reports",
     "_moorage/session/config/get",
     "_moorage/session/config/set",
     "_moorage/session/withdraw",

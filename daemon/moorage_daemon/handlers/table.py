@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from moorage_daemon.handlers import config, logs, overrides, permissions, sessions, starting, turns
+from moorage_daemon.handlers import (
+    config,
+    logs,
+    overrides,
+    permissions,
+    sessions,
+    starting,
+    turns,
+    views,
+)
 from moorage_daemon.handlers.port import Method
 from moorage_protocol.acp import Empty, ListParams, LoadParams, SessionParams, SetModeParams
 from moorage_protocol.config import ConfigSetParams
@@ -21,6 +30,7 @@ from moorage_protocol.moorage import (
     TurnsParams,
     WithdrawParams,
 )
+from moorage_protocol.views import PageParams
 
 
 # The params differ from row to row: what is called is bound to its own shape in each.
@@ -46,6 +56,8 @@ METHODS: dict[str, Method[Any]] = {
     "_moorage/session/detach": Method(SessionParams, logs.detach, is_ours=True),
     "_moorage/session/entries": Method(EntriesParams, logs.entries, is_ours=True),
     "_moorage/session/turns": Method(TurnsParams, turns.turns, is_ours=True),
+    "_moorage/session/usage": Method(PageParams, views.usage, is_ours=True),
+    "_moorage/session/reports": Method(PageParams, views.reports, is_ours=True),
     "_moorage/session/config/get": Method(SessionParams, config.get, is_ours=True),
     "_moorage/session/config/set": Method(ConfigSetParams, config.change, is_ours=True),
     "_moorage/session/withdraw": Method(WithdrawParams, turns.withdraw, is_ours=True),

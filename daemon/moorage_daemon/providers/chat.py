@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from moorage_daemon.providers.failures import (
     AuthFailed,
@@ -79,8 +80,38 @@ class _Choice(Struct, frozen=True):
 
 
 class _Usage(Struct, frozen=True):
+    """The details are read apart: servers make up their own, and no answer fails for those."""
+
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    prompt_tokens_details: Raw | UnsetType = UNSET
+    completion_tokens_details: Raw | UnsetType = UNSET
+
+    def read(self) -> Usage:
+        asked, answered = (
+            _details(self.prompt_tokens_details),
+            _details(self.completion_tokens_details),
+        )
+        return Usage(
+            self.prompt_tokens,
+            self.completion_tokens,
+            cache_read_tokens=min(asked.cached_tokens, self.prompt_tokens),
+            reasoning_tokens=min(answered.reasoning_tokens, self.completion_tokens),
+        )
+
+
+class _Details(Struct, frozen=True):
+    cached_tokens: Annotated[int, Meta(ge=0)] = 0
+    reasoning_tokens: Annotated[int, Meta(ge=0)] = 0
+
+
+def _details(said: Raw | UnsetType) -> _Details:
+    if not isinstance(said, Raw):
+        return _Details()
+    try:
+        return msgspec.json.decode(said, type=_Details)
+    except msgspec.ValidationError:
+        return _Details()
 
 
 class _Chunk(Struct, frozen=True):
@@ -121,7 +152,7 @@ class Reading:
         if _is_error(chunk):
             raise failure_in_answer(event)
         if chunk.usage is not None:
-            self._usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+            self._usage = chunk.usage.read()
         pieces: list[Piece] = []
         for choice in chunk.choices or ():
             if choice.index == 0:

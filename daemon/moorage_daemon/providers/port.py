@@ -44,10 +44,12 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one answer, as the provider counts them."""
+    """Tokens of one answer, as the provider counts them; the last two are part of the others."""
 
     input_tokens: int
     output_tokens: int
+    cache_read_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True)

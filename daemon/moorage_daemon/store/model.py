@@ -11,9 +11,9 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from moorage_protocol.acp import StopReason
+from moorage_protocol.acp import Cost, StopReason
 from moorage_protocol.config import ConfigPatch, SessionConfig
-from moorage_protocol.moorage import Mode, Overrides, Posture, Verdict
+from moorage_protocol.moorage import NO_TOKENS, Mode, Overrides, Posture, TokenUsage, Verdict
 
 
 B = TypeVar("B")
@@ -36,6 +36,19 @@ class PromptRef(Struct, frozen=True, array_like=True):
     digest: str
     generation: int
     seq: int
+
+
+class Totals(Struct, frozen=True, omit_defaults=True):
+    """What a session took so far: the sum of its cost entries, kept so that none has to be read.
+
+    `micros` are millionths of a US dollar, None where no price was known; `used` tokens of
+    `window` are in the context of the model that answered last.
+    """
+
+    tokens: TokenUsage = NO_TOKENS
+    micros: int | None = None
+    used: int = 0
+    window: int | None = None
 
 
 class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,6 +77,7 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: dict[str, str] = {}
     parent: str | None = None
     config: SessionConfig = SessionConfig()
+    totals: Totals = Totals()
     environment: dict[str, str] | None = None
     schema: int = SCHEMA
 
@@ -85,6 +99,8 @@ class Kind(StrEnum):
     OVERRIDE = "override"
     CONFIG = "config"
     POSTURE = "posture"
+    COST = "cost"  # what an answer of a model took
+    REPORT = "report"  # what was verified
     VERDICT = "verdict"
 
 
@@ -192,10 +208,38 @@ class PostureBody(Body, frozen=True):
     by: str
 
 
+class CostBody(Body, frozen=True, kw_only=True):
+    """`micros` are millionths of a US dollar; None says that nobody knows, as for `window`."""
+
+    provider: str
+    model: str
+    tokens: TokenUsage
+    micros: int | None = None
+    window: int | None = None
+
+
 class VerdictBody(Verdict, frozen=True, kw_only=True):
     """A verdict with the answer its prompt got."""
 
     answered: StopReason | None = None
+
+
+def added(totals: Totals, cost: CostBody) -> Totals:
+    """The totals with one more answer of a model."""
+    micros = totals.micros
+    if cost.micros is not None:
+        micros = (micros or 0) + cost.micros
+    return Totals(
+        tokens=totals.tokens + cost.tokens,
+        micros=micros,
+        used=cost.tokens.input_tokens + cost.tokens.output_tokens,
+        window=cost.window,
+    )
+
+
+def as_cost(micros: int) -> Cost:
+    """An amount of money as clients are told it."""
+    return Cost(amount=micros / 1_000_000)
 
 
 def encode_body(body: Struct) -> bytes:

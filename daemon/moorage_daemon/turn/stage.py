@@ -13,9 +13,17 @@ from typing import Never, Protocol, TypeVar
 import msgspec
 import trio
 
-from moorage_daemon.agents.port import CallRefused, Exchange, StageClosed
+from moorage_daemon.agents.port import CallRefused, Exchange, ModelCall, StageClosed
 from moorage_daemon.log.log import Log
-from moorage_daemon.store.model import AnswerBody, AskBody, IntentBody, Kind, ResultBody
+from moorage_daemon.store.model import (
+    AnswerBody,
+    AskBody,
+    IntentBody,
+    Kind,
+    ResultBody,
+    Totals,
+    as_cost,
+)
 from moorage_daemon.tools.port import Bench, Killable, Report, Tool, ToolFailed
 from moorage_daemon.turn.asks import Ask, Asks, Decision
 from moorage_daemon.turn.history import History
@@ -38,12 +46,14 @@ from moorage_protocol.acp import (
 )
 from moorage_protocol.config import SessionConfig
 from moorage_protocol.jsonrpc import encode
-from moorage_protocol.moorage import Overrides, Posture, TokenUsage
+from moorage_protocol.moorage import NO_TOKENS, Overrides, Posture
+from moorage_protocol.views import Verification
 
 
 A = TypeVar("A", bound=msgspec.Struct)
 
 SHOWN = 128 * 2**10  # characters of a tool's text in an update: escaped it fits one message
+MAX_REPORT = 256 * 2**10  # bytes; a page of reports fits one message
 MAX_ARGUMENTS = 128 * 2**10  # bytes; a longer argument no program can be given
 BREATH = 8  # pieces of text after which a busy agent lets others run: some 20 µs
 
@@ -92,6 +102,10 @@ class Scene(Protocol):
     @property
     def ask_limit(self) -> float:
         """Seconds a question stays open; 0 is for ever."""
+        ...
+
+    def note_cost(self, generation: int, call: ModelCall) -> Totals:
+        """Record what an answer of a model took; gives what the session took so far."""
         ...
 
     @property
@@ -171,13 +185,14 @@ class TurnStage:
         self._show(Kind.PLAN, Plan(entries=list(entries)))
         await self.scene.log.room()
 
-    async def tell_usage(self, usage: TokenUsage, size: int | None) -> None:
-        """Note what the turn took; told where it says how full the context is."""
+    async def tell_usage(self, call: ModelCall) -> None:
+        """Note what an answer took; told where it says how full the context is."""
         self._must_be_open()
-        self.turn.usage = usage
-        if size is not None:
-            used = usage.input_tokens + usage.output_tokens
-            self._show(Kind.UPDATE, UsageUpdate(used=used, size=size))
+        self.turn.usage = (self.turn.usage or NO_TOKENS) + call.tokens
+        totals = self.scene.note_cost(self.turn.generation, call)
+        if call.window is not None:
+            cost = None if totals.micros is None else as_cost(totals.micros)
+            self._show(Kind.UPDATE, UsageUpdate(used=totals.used, size=call.window, cost=cost))
         await self.scene.log.room()
 
     def _show(self, kind: Kind, update: msgspec.Struct) -> int:
@@ -188,6 +203,15 @@ class TurnStage:
     def _must_be_open(self) -> None:
         if self._closed:
             raise StageClosed
+
+    async def report(self, verification: Verification) -> None:
+        """Record what was verified; raises `ValueError` if that is more than a message holds."""
+        self._must_be_open()
+        body = encode(verification)
+        if len(body) > MAX_REPORT:
+            raise ValueError("a verification report is too long")
+        self.scene.log.append(Kind.REPORT, body, generation=self.turn.generation)
+        await self.scene.log.room()
 
     # ---- asking
 

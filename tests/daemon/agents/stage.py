@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from moorage_daemon.agents.port import Exchange
+from moorage_daemon.agents.port import Exchange, ModelCall
 from moorage_daemon.tools.port import Report
 from moorage_protocol.acp import PlanEntry, ToolKind
 from moorage_protocol.config import SessionConfig
-from moorage_protocol.moorage import Overrides, TokenUsage
+from moorage_protocol.moorage import Overrides
+from moorage_protocol.views import Verification
 
 
 @dataclass(eq=False)
@@ -20,8 +21,7 @@ class HeardStage:
     cwd: str = "/work"
     said: list[str] = field(default_factory=list[str])
     thought: list[str] = field(default_factory=list[str])
-    usage: TokenUsage | None = None
-    size: int | None = None
+    calls: list[ModelCall] = field(default_factory=list[ModelCall])
     asked_for: int | None = None  # characters of history
 
     @property
@@ -38,10 +38,13 @@ class HeardStage:
     async def think(self, text: str) -> None:
         self.thought.append(text)
 
-    async def tell_usage(self, usage: TokenUsage, size: int | None) -> None:
-        self.usage, self.size = usage, size
+    async def tell_usage(self, call: ModelCall) -> None:
+        self.calls.append(call)
 
     async def plan(self, entries: Sequence[PlanEntry]) -> None:
+        raise NotImplementedError
+
+    async def report(self, verification: Verification) -> None:
         raise NotImplementedError
 
     async def ask(self, title: str, kind: ToolKind = ToolKind.OTHER) -> bool:

@@ -10,6 +10,7 @@ import trio
 
 from moorage_daemon.agents.native import NativeAgent
 from moorage_daemon.app import AppError, open_agents
+from moorage_daemon.provider_settings import Price
 from moorage_daemon.providers.failures import (
     AuthFailed,
     BadAnswer,
@@ -19,9 +20,10 @@ from moorage_daemon.providers.failures import (
     Unavailable,
 )
 from moorage_daemon.providers.port import Ending, Finished, Said, Thought, Usage
-from moorage_protocol.acp import StopReason
+from moorage_protocol.acp import Cost, StopReason
 from moorage_protocol.errors import TurnFailed
 from moorage_protocol.moorage import Cause, Outcome, TokenUsage
+from moorage_protocol.views import UsageResult
 from tests.daemon.harness import Daemon, open_daemon, simulated, some_settings
 from tests.daemon.providers.memory import HELLO, SETTINGS, Act, MemoryProvider
 from tests.daemon.store.faulty import FaultyStore
@@ -430,6 +432,29 @@ async def test_what_nobody_said_is_not_told() -> None:
         assert second.verdict is not None
         assert first.verdict.usage is None
         assert second.verdict.usage is not None
+
+
+async def test_what_a_model_costs_is_counted_where_a_price_is_known() -> None:
+    price = Price(input=2.0, output=10.0, cached=0.5)
+    provider = MemoryProvider(replace(SETTINGS, prices={"small": price}))
+    async with open_scene(one=provider) as scene:
+        end = Finished(Ending.DONE, Usage(1000, 100, cache_read_tokens=400, reasoning_tokens=60))
+        scene.one.plays([Said("Hi."), end])
+        session = await scene.client.new()
+        await scene.client.prompt(session).result()
+        await scene.client.configure(session, model="unpriced")
+        await scene.client.prompt(session).result()
+
+        params = {"sessionId": session}
+        usage = await scene.client.call("_moorage/session/usage", params, UsageResult)
+        assert [(r.provider, r.model, r.micros) for r in usage.records] == [
+            ("one", "small", 600 * 2 + 400 // 2 + 100 * 10),
+            ("one", "unpriced", None),
+        ]
+        assert usage.cost == Cost(amount=0.0024)
+        assert usage.tokens == TokenUsage(
+            input_tokens=2000, output_tokens=200, cache_read_tokens=800, reasoning_tokens=120
+        )
 
 
 # ---- with and without it

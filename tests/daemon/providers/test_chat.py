@@ -79,6 +79,33 @@ def test_what_was_not_chosen_is_left_to_the_server() -> None:
 # ---- what is answered
 
 
+@pytest.mark.parametrize(
+    ("details", "cached", "reasoned"),
+    [
+        ({}, 0, 0),
+        ({"prompt_tokens_details": {"cached_tokens": 5, "audio_tokens": 0}}, 5, 0),
+        ({"completion_tokens_details": {"reasoning_tokens": 2}}, 0, 2),
+        ({"prompt_tokens_details": None, "completion_tokens_details": []}, 0, 0),
+        ({"prompt_tokens_details": {"cached_tokens": None}}, 0, 0),
+        ({"prompt_tokens_details": {"cached_tokens": -1}}, 0, 0),
+        ({"prompt_tokens_details": {"cached_tokens": 99}}, 9, 0),
+        ({"completion_tokens_details": {"reasoning_tokens": 99}}, 0, 2),
+    ],
+)
+def test_details_of_usage_count_as_far_as_they_make_sense(
+    details: dict[str, Any], cached: int, reasoned: int
+) -> None:
+    reading = Reading()
+    said: dict[str, Any] = {
+        "choices": [],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 2, **details},
+    }
+    reading.take(msgspec.json.encode(said))
+    reading.take(b"[DONE]")
+
+    assert reading.finish().usage == Usage(9, 2, cached, reasoned)
+
+
 OPENAI = [
     chunk("", role="assistant", refusal=None),
     chunk("Hel"),

@@ -1,0 +1,53 @@
+"""What a session took and what was verified in it, read out of its log; of a killed one too."""
+
+from moorage_daemon.handlers.port import Answer, Desk, Later, Peer
+from moorage_daemon.identity import Verb
+from moorage_daemon.log.views import context_of, cost_rows, report_rows
+from moorage_daemon.session import Session
+from moorage_daemon.store.model import as_cost
+from moorage_protocol.errors import InvalidParams
+from moorage_protocol.views import PageParams, ReportsResult, UsageResult
+
+
+PAGE_LIMIT = 1000  # rows in one answer
+
+
+def usage(desk: Desk, peer: Peer, params: PageParams) -> Answer:
+    """The sums, and the records they are made of."""
+    session = _find(desk, peer, params)
+
+    async def work() -> UsageResult:
+        head = session.log.head
+        store = session.around.store
+        page = await cost_rows(store, session.id, after=params.after, limit=params.limit)
+        micros = head.totals.micros
+        return UsageResult(
+            context=context_of(head),
+            tokens=head.totals.tokens,
+            cost=None if micros is None else as_cost(micros),
+            records=page.rows,
+            next=page.next,
+        )
+
+    return Later(work)
+
+
+def reports(desk: Desk, peer: Peer, params: PageParams) -> Answer:
+    """The verification reports."""
+    session = _find(desk, peer, params)
+
+    async def work() -> ReportsResult:
+        store = session.around.store
+        page = await report_rows(store, session.id, after=params.after, limit=params.limit)
+        return ReportsResult(reports=page.rows, next=page.next)
+
+    return Later(work)
+
+
+def _find(desk: Desk, peer: Peer, params: PageParams) -> Session:
+    session = desk.sessions.find(
+        params.session_id, peer.identity.principal, Verb.WATCH, killed=True
+    )
+    if params.after < 0 or not 1 <= params.limit <= PAGE_LIMIT:
+        raise InvalidParams(f"Invalid params: limit must be from 1 to {PAGE_LIMIT}")
+    return session

@@ -1,0 +1,108 @@
+"""What is read out of a session's log: what it cost, what was verified, what it produced.
+
+Each is a page of rows in the order of the log; `after` is the `seq` behind which a page begins.
+"""
+
+from enum import StrEnum
+
+from moorage_protocol.acp import Cost, SessionParams, Shape
+from moorage_protocol.moorage import TokenUsage
+
+
+DEFAULT_WINDOW = 200_000  # tokens of context where nobody said how many fit
+
+
+class PageParams(SessionParams, frozen=True):
+    after: int = 0
+    limit: int = 100
+
+
+# ---- usage
+
+
+class Context(Shape, frozen=True, omit_defaults=False):
+    """How full the context was at the last answer: `used` tokens of `size`, after so many turns."""
+
+    used: int
+    size: int
+    fraction: float
+    turns: int
+
+
+class CostRow(Shape, frozen=True):
+    """One answer of a model; `micros` are millionths of a US dollar, absent where nobody knows."""
+
+    seq: int
+    at: float
+    provider: str
+    model: str
+    tokens: TokenUsage
+    generation: int | None = None
+    micros: int | None = None
+
+
+class UsageResult(Shape, frozen=True):
+    """The sums of a whole session, and a page of what they are made of.
+
+    `cost` counts what has a price; it is absent where nothing had one.
+    """
+
+    context: Context
+    tokens: TokenUsage
+    records: list[CostRow]
+    cost: Cost | None = None
+    next: int | None = None
+
+
+# ---- verification
+
+
+class CheckStatus(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    NEEDS_REVIEW = "needs_review"
+    SKIPPED = "skipped"
+
+
+class Check(Shape, frozen=True):
+    """One thing that was verified, or has to be."""
+
+    id: str
+    kind: str
+    description: str = ""
+    status: CheckStatus = CheckStatus.NEEDS_REVIEW
+    required: bool = False
+    suggested_tools: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    risk: str | None = None
+
+
+class Verification(Shape, frozen=True):
+    """A report: what was verified about a subject, and which risks are left."""
+
+    subject: str
+    checks: tuple[Check, ...] = ()
+    risks: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> CheckStatus:
+        """What the checks come to: nothing that is required may be open, no risk may be left."""
+        if any(check.status is CheckStatus.FAILED for check in self.checks):
+            return CheckStatus.FAILED
+        is_open = {CheckStatus.NEEDS_REVIEW, CheckStatus.SKIPPED}
+        if self.risks or any(c.required and c.status in is_open for c in self.checks):
+            return CheckStatus.NEEDS_REVIEW
+        return CheckStatus.PASSED if self.checks else CheckStatus.SKIPPED
+
+
+class ReportRow(Shape, frozen=True):
+    seq: int
+    at: float
+    report: Verification
+    status: CheckStatus
+    generation: int | None = None
+
+
+class ReportsResult(Shape, frozen=True, omit_defaults=False):
+    reports: list[ReportRow]
+    next: int | None = None
