@@ -4,15 +4,16 @@ import msgspec
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
+from moorage_daemon.log.agreement import Account
 from moorage_daemon.log.recovery import recover
 from moorage_daemon.store.memory import MemoryStore
-from moorage_daemon.store.model import Entry, Kind
+from moorage_daemon.store.model import Entry, Kind, Life
 from moorage_daemon.store.port import Change, StoreBroken, StoreConflict, StoreFull
 from moorage_protocol.moorage import Cause, Outcome, State
 from tests.daemon.harness import Daemon, now, open_daemon, simulated
 from tests.daemon.puppet import Lever, saying
 from tests.daemon.store.faulty import FaultyStore
-from tests.daemon.store.samples import a_head, all_entries, seqs
+from tests.daemon.store.samples import a_head, all_entries, raw, seqs
 from tests.daemon.twin import Client, Json
 
 
@@ -271,7 +272,7 @@ async def test_an_entry_of_an_unknown_shape_stops_no_recovery(daemon: Daemon) ->
     strange = [
         Entry(seq, 0.0, kind, b'{"new": "shape"}', generation)
         for seq, (kind, generation) in enumerate(
-            [*((kind, 1) for kind in Kind), (Kind.BEGIN, None)], start=1
+            [*((kind, 1) for kind in Kind if kind != Kind.VERDICT), (Kind.BEGIN, None)], start=1
         )
     ]
     head = msgspec.structs.replace(a_head("s1"), open_turns=(1,), generation=1)
@@ -282,3 +283,80 @@ async def test_an_entry_of_an_unknown_shape_stops_no_recovery(daemon: Daemon) ->
 
         assert stored == strange
         assert last.kind == Kind.VERDICT
+
+
+# ---- heads that disagree with their log
+
+
+def an_admission(seq: int, generation: int) -> Entry:
+    return Entry(seq, 0.0, Kind.PROMPT, raw({"by": "t", "position": 0, "text": "x"}), generation)
+
+
+def a_verdict(seq: int, generation: int) -> Entry:
+    return Entry(seq, 0.0, Kind.VERDICT, raw({"outcome": "completed"}), generation)
+
+
+def a_kill(seq: int) -> Entry:
+    return Entry(seq, 0.0, Kind.STATE, raw({"state": "killed", "by": "t"}))
+
+
+@pytest.mark.parametrize(
+    ("log", "says", "agreed"),
+    [
+        ([an_admission(1, 1), a_verdict(2, 1)], {"open_turns": (1,)}, {"verdicts": [1]}),
+        (
+            [an_admission(1, 1), an_admission(2, 2), a_verdict(3, 1)],
+            {"open_turns": (1,), "generation": 1},
+            {"verdicts": [1, 2], "generation": 2},
+        ),
+        ([an_admission(1, 1)], {"open_turns": (1, 7)}, {"verdicts": [1]}),
+        ([an_admission(1, 9)], {"open_turns": (9,)}, {"verdicts": [9], "generation": 9}),
+        (
+            [an_admission(1, 1), a_kill(2)],
+            {"open_turns": (1,)},
+            {"verdicts": [1], "life": Life.KILLED},
+        ),
+    ],
+    ids=["ended already", "another is open", "never admitted", "numbers ran on", "killed"],
+)
+async def test_where_a_head_disagrees_with_its_log_the_log_counts(
+    log: list[Entry], says: Json, agreed: Json
+) -> None:
+    """Exactly one verdict for each admission, whatever the head names."""
+    store = MemoryStore()
+    head = msgspec.structs.replace(a_head("s1"), **({"generation": 1} | says))
+    await store.commit([Change("s1", tuple(log), head, create=True)])
+
+    [stored] = await recover(store, now)
+    again = await recover(store, now)
+
+    assert again == [stored]
+    assert await store.load("s1") == stored
+    entries = await all_entries(store, "s1")
+    assert stored.seq == len(entries)
+    assert [e.generation for e in entries if e.kind == Kind.VERDICT] == agreed["verdicts"]
+    assert stored.head.open_turns == ()
+    assert stored.head.generation == agreed.get("generation", 1)
+    assert stored.head.life is agreed.get("life", Life.ACTIVE)
+
+
+async def test_what_cannot_be_read_may_have_been_admitted() -> None:
+    store = FaultyStore(MemoryStore())
+    head = msgspec.structs.replace(a_head("s1"), open_turns=(1, 2), generation=2)
+    await store.inner.commit([Change("s1", (), head, create=True)])
+    store.unreadable_entries.add("s1")
+
+    await recover(store, now)
+
+    entries = await all_entries(store.inner, "s1")
+    assert [e.generation for e in entries] == [1, 2]
+
+
+async def test_of_a_log_with_gaps_the_heads_turns_count_except_those_seen_to_end() -> None:
+    head = msgspec.structs.replace(a_head("s1"), open_turns=(1, 2), generation=2)
+    account = Account(is_whole=False)
+    account.take(a_verdict(8, 1))
+    account.take(an_admission(9, 3))
+
+    assert account.open_turns(head) == (2, 3)
+    assert account.agreed(head).generation == 3

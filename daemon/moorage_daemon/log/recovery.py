@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec.structs import replace
 
+from moorage_daemon.log.agreement import Account
 from moorage_daemon.log.told import Told
 from moorage_daemon.store.model import (
     SCHEMA,
@@ -35,7 +36,8 @@ _FOLDED = frozenset(Kind) - UPDATE_KINDS
 async def recover(store: Store, now: Callable[[], float]) -> list[Stored]:
     """All stored sessions, none of them with an open turn; raises `StoreError`.
 
-    A session whose log is damaged gets its verdicts if it takes any, and stops no other.
+    A session whose log is damaged gets its verdicts if it takes any, and stops no other. Where a
+    head that names open turns disagrees with its log, the log counts: no turn has two verdicts.
     """
     found = {stored.head.id: stored for stored in await store.list()}
     cut = [s for s in found.values() if s.head.open_turns and s.head.schema <= SCHEMA]
@@ -44,7 +46,8 @@ async def recover(store: Store, now: Callable[[], float]) -> list[Stored]:
         logger.warning("turns were cut by a restart", extra={"sessions": len(mended)})
     for change in mended:
         assert change.head is not None
-        found[change.session] = Stored(change.head, change.entries[-1].seq)
+        seq = change.entries[-1].seq if change.entries else found[change.session].seq
+        found[change.session] = Stored(change.head, seq)
     return list(found.values())
 
 
@@ -67,7 +70,7 @@ async def _write(store: Store, changes: list[Change]) -> list[Change]:
 
 async def _is_written(store: Store, change: Change) -> bool:
     try:
-        if await store.tip(change.session) != change.entries[-1].seq:
+        if not change.entries or await store.tip(change.session) != change.entries[-1].seq:
             await _commit(store, [change])
     except StoreFull:
         raise
@@ -87,7 +90,8 @@ async def _commit(store: Store, changes: list[Change]) -> None:
 
 
 async def _mend(store: Store, stored: Stored, now: float) -> Change:
-    told = await _fold(store, stored)
+    told, account = await _fold(store, stored)
+    head = account.agreed(stored.head)
     entries = _Entries(stored.seq, now)
     for call, ask in told.asks.items():
         body = AnswerBody(tool_call_id=call, outcome="cancelled")
@@ -96,24 +100,27 @@ async def _mend(store: Store, stored: Stored, now: float) -> Change:
     for call, intent in told.intents.items():
         text = "The daemon was restarted while this ran: whether it was done is not known."
         entries.close_call(call, intent.generation, text, "unknown_outcome")
-    for generation in stored.head.open_turns:
+    for generation in head.open_turns:
         entries.add(Kind.VERDICT, _verdict(told, generation), generation)
-    head = replace(stored.head, open_turns=(), updated_at=now)
-    return Change(stored.head.id, tuple(entries.written), head)
+    head = replace(head, open_turns=(), updated_at=now)
+    return Change(head.id, tuple(entries.written), head)
 
 
-async def _fold(store: Store, stored: Stored) -> Told:
-    told = Told.at_rest(stored.head, 0)
+async def _fold(store: Store, stored: Stored) -> tuple[Told, Account]:
+    told, account = Told.at_rest(stored.head, 0), Account()
     more = True
     try:
         while more:
             page = await store.entries(stored.head.id, told.seq, kinds=_FOLDED)
+            account.is_whole &= not page.gap
             for entry in page.entries:
                 told.apply(entry)
+                account.take(entry)
             more = page.more
     except StoreError:
         logger.exception("a log cannot be read to its end", extra={"session": stored.head.id})
-    return told
+        account.is_whole = False
+    return told, account
 
 
 def _verdict(told: Told, generation: int) -> VerdictBody:
