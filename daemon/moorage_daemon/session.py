@@ -19,7 +19,9 @@ from msgspec.structs import replace
 from moorage_daemon.agents.port import Agent, ModelCall, Prompt
 from moorage_daemon.conductor import Conductor
 from moorage_daemon.log.log import Log
+from moorage_daemon.log.render import iso
 from moorage_daemon.store.model import (
+    ArchiveBody,
     BeginBody,
     ConfigBody,
     CostBody,
@@ -363,6 +365,8 @@ class Session:
     def _conclude(self, turn: Turn, verdict: VerdictBody) -> None:
         """Write the one verdict of a turn."""
         self._write_head(open_turns=tuple(g for g in self.head.open_turns if g != turn.generation))
+        if turn.generation == 1 and self.may_start:  # the first exchange gave it its title
+            self.log.append(Kind.UPDATE, encode(self.info), generation=1)
         seq = self.log.append(Kind.VERDICT, verdict, generation=turn.generation)
         turn.conclude(verdict, seq)
         is_last = not self.queue and self.turn in (None, turn)
@@ -521,8 +525,19 @@ class Session:
         self._write_head(**changes)
         seq = self.log.append(Kind.CONFIG, ConfigBody(patch, by))
         if self.head.title != title:
-            seq = self.log.append(Kind.UPDATE, encode(SessionInfoUpdate(title=self.head.title)))
+            seq = self.log.append(Kind.UPDATE, encode(self.info))
         return seq
+
+    @property
+    def info(self) -> SessionInfoUpdate:
+        """What clients list it by."""
+        return SessionInfoUpdate(title=self.head.title, updated_at=iso(self.head.updated_at))
+
+    def file(self, by: str, *, archived: bool) -> int:
+        """Take it off the usual list, or put it back; gives the entry that says so."""
+        self._must_be_writable()
+        self._write_head(archived=archived)
+        return self.log.append(Kind.ARCHIVE, ArchiveBody(archived, by))
 
     def take_posture(self, posture: Posture, options: list[ConfigOption], by: str) -> int:
         """Change what tools may do, from the next call of a running turn on; gives the last entry.

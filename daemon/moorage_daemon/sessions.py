@@ -175,6 +175,12 @@ class Sessions:
         session.end(by, DetachReason.CLOSED, Cause.SESSION_REMOVED)
         return self._begin(lambda: self._put_away(session))
 
+    def archive(self, session: Session, by: str) -> Ending:
+        """Close a session and take it off the usual list."""
+        if not session.head.archived:
+            session.file(by, archived=True)
+        return self.close(session, by)
+
     def delete(self, session: Session, by: str) -> Ending:
         """Stop what runs at once; then the session is removed with all that was stored of it."""
         session.end(by, DetachReason.CLOSED, Cause.SESSION_REMOVED)
@@ -257,6 +263,7 @@ class Sessions:
             model=head.overrides.model,
             cost=None if head.totals.micros is None else as_cost(head.totals.micros),
             killed=head.life is Life.KILLED,
+            archived=head.archived,
         )
 
     def count_by_agent(self) -> dict[str, int]:

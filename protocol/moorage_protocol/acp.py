@@ -64,6 +64,9 @@ class SessionCapabilities(Shape, frozen=True):
     delete: Empty | None = None
     resume: Empty | None = None
     close: Empty | None = None
+    title: Empty | None = None
+    status: Empty | None = None
+    archive: Empty | None = None
 
 
 class AgentCapabilities(Shape, frozen=True, omit_defaults=False):
@@ -71,6 +74,10 @@ class AgentCapabilities(Shape, frozen=True, omit_defaults=False):
     prompt_capabilities: PromptCapabilities = PromptCapabilities()
     session_capabilities: SessionCapabilities = SessionCapabilities()
     meta: Raw | UnsetType = msgspec.field(name="_meta", default=UNSET)
+
+
+class AuthenticateParams(Shape, frozen=True):
+    method_id: str
 
 
 # ---- content
@@ -321,9 +328,37 @@ class LoadParams(CwdParams, frozen=True, kw_only=True):
     session_id: str
 
 
+class ArchiveFilter(StrEnum):
+    """Which sessions a list is of."""
+
+    EXCLUDE = "exclude"
+    INCLUDE = "include"
+    ONLY = "only"
+
+
 class ListParams(Shape, frozen=True):
     cwd: str | None = None
     cursor: str | None = None
+    archived: str | None = None
+
+
+class SessionStatus(StrEnum):
+    """Whether a session is in memory, for whatever client."""
+
+    OPEN = "open"
+    SAVED = "saved"
+
+
+class SessionStatusResult(Shape, frozen=True):
+    status: SessionStatus
+
+
+class SetTitleParams(SessionParams, frozen=True):
+    title: str
+
+
+class SetTitleResult(Shape, frozen=True):
+    title: str
 
 
 # ---- turns
@@ -337,6 +372,17 @@ class StopReason(StrEnum):
     MAX_TURN_REQUESTS = "max_turn_requests"
     REFUSAL = "refusal"
     CANCELLED = "cancelled"
+
+
+class Usage(Shape, frozen=True):
+    """Tokens of one turn; what was cached or reasoned is counted in the others as well."""
+
+    total_tokens: int
+    input_tokens: int
+    output_tokens: int
+    thought_tokens: int = 0
+    cached_read_tokens: int = 0
+    cached_write_tokens: int = 0
 
 
 class PermissionKind(StrEnum):

@@ -24,18 +24,21 @@
         └── TurnFailed              -31009  `kind` says what failed
 
 `error.data` is exactly `{code, retryable}`: a message never carries an id, a path, a limit
-that the peer has no business to know, or the text of a foreign exception. A code that this
-version does not know arrives as a plain `RpcError`.
+that the peer has no business to know, or the text of a foreign exception. Only `session/status`
+says again which `sessionId` it was asked for, as the Agent Client Protocol wants it there. A code
+that this version does not know arrives as a plain `RpcError`.
 """
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 
-class ErrorData(msgspec.Struct, frozen=True):
+class ErrorData(msgspec.Struct, frozen=True, rename="camel"):
     """The `data` member of an error response: a stable word, and whether trying again can help."""
 
     code: str
     retryable: bool = False
+    session_id: str | UnsetType = UNSET
 
 
 class ErrorObject(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,6 +56,7 @@ class RpcError(Exception):
     kind: str = "internal"
     retryable: bool = False
     summary: str = "Internal error"
+    session_id: str | UnsetType = UNSET
 
     def __init__(self, message: str | None = None, *, kind: str | None = None) -> None:
         super().__init__(message or self.summary)
@@ -62,7 +66,7 @@ class RpcError(Exception):
 
     def to_object(self) -> ErrorObject:
         """Shape it for the wire."""
-        data = msgspec.json.encode(ErrorData(self.kind, self.retryable))
+        data = msgspec.json.encode(ErrorData(self.kind, self.retryable, self.session_id))
         return ErrorObject(self.code, self.message, msgspec.Raw(data))
 
 
@@ -92,6 +96,13 @@ class AuthRequired(RpcError):
 
 class NotFound(RpcError):
     code, kind, summary = -32002, "not_found", "Resource not found"
+
+    @classmethod
+    def asked_for(cls, session_id: str) -> "NotFound":
+        """The error that says again which session was asked for."""
+        error = cls()
+        error.session_id = session_id
+        return error
 
 
 class NotPermitted(RpcError):

@@ -23,6 +23,7 @@ from moorage_protocol.acp import (
     SessionParams,
     Shape,
     StopReason,
+    Usage,
 )
 from moorage_protocol.config import ConfigPatch, Labels
 
@@ -302,6 +303,7 @@ class LiveRow(Shape, frozen=True):
     model: str | None = None
     cost: Cost | None = None
     killed: bool = False
+    archived: bool = False
 
 
 class SessionInfo(Shape, frozen=True):
@@ -309,6 +311,7 @@ class SessionInfo(Shape, frozen=True):
     cwd: str
     title: str | None = None
     updated_at: str | None = None
+    archived: bool = False
     meta: Meta[LiveRow] | UnsetType = msgspec.field(name="_meta", default=UNSET)
 
 
@@ -357,6 +360,7 @@ class PromptVerdict(Shape, frozen=True):
 
 class PromptResult(Shape, frozen=True):
     stop_reason: StopReason
+    usage: Usage | UnsetType = UNSET
     meta: Meta[PromptVerdict] | UnsetType = msgspec.field(name="_meta", default=UNSET)
 
 

@@ -242,7 +242,7 @@ async def test_a_plain_client_gets_what_the_agent_client_protocol_knows(daemon: 
     plain = await daemon.connect(plain=True)
     session = await a_history(daemon, plain)
 
-    assert set(plain.kinds(session)) == {"agent_message_chunk"}
+    assert set(plain.kinds(session)) == {"agent_message_chunk", "session_info_update"}
     assert plain.text(session) == "0 1 2 3 4 "
     assert plain.seqs(session) == sorted(set(plain.seqs(session)))
     methods = {message.get("method") for message in plain.messages}

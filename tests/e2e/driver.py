@@ -66,7 +66,13 @@ CALLS: dict[str, type[BaseModel]] = {
 
 
 # What the protocol has got since the SDK's schema was made.
-NEWER = {"update.name", "toolCall.name"}
+NEWER = {
+    "update.name",
+    "toolCall.name",
+    "agentCapabilities.sessionCapabilities.archive",
+    "agentCapabilities.sessionCapabilities.status",
+    "agentCapabilities.sessionCapabilities.title",
+}
 
 
 def tell(**line: object) -> None:

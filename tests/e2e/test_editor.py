@@ -69,14 +69,13 @@ def test_prompt_streams_its_answer_and_ends(editor: Editor) -> None:
 
     assert editor.text(session) == "well, hello there"
     heard = editor.heard()
-    last = max(at for at, message in enumerate(heard) if _is_chunk_of(message, session))
+    last = max(at for at, message in enumerate(heard) if _is_update_of(message, session))
     assert "result" in heard[last + 1]  # the updates of a turn come before its answer
+    assert heard[last]["params"]["update"]["title"] == "well, hello there"
 
 
-def _is_chunk_of(message: Json, session: str) -> bool:
-    params = message.get("params", {})
-    kind = params.get("update", {}).get("sessionUpdate")
-    return (kind, params.get("sessionId")) == ("agent_message_chunk", session)
+def _is_update_of(message: Json, session: str) -> bool:
+    return bool(message.get("params", {}).get("sessionId") == session)
 
 
 def test_own_words_are_not_shown_to_the_editor_again(editor: Editor) -> None:

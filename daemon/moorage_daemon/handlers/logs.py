@@ -3,7 +3,7 @@
 from msgspec import UNSET
 
 from moorage_daemon.handlers.port import Answer, Desk, Later, Now, Peer
-from moorage_daemon.handlers.snapshot import setting_updates, snapshot_updates
+from moorage_daemon.handlers.snapshot import info_updates, setting_updates, snapshot_updates
 from moorage_daemon.identity import Verb, granted
 from moorage_daemon.log.render import entry_object
 from moorage_daemon.session import Session
@@ -31,7 +31,11 @@ def attach(desk: Desk, peer: Peer, params: AttachParams) -> Answer:
     session = desk.sessions.find(params.session_id, peer.identity.principal, Verb.WATCH)
     access = granted(peer.identity.principal, session.head.principal, params.access)
     peer.attach(session, params.after_seq, access, continues=params.continues)
-    then = (*snapshot_updates(desk, session), *setting_updates(desk, session))
+    then = (
+        *snapshot_updates(desk, session),
+        *setting_updates(desk, session),
+        *info_updates(session),
+    )
     return Now(_snapshot(session, access), then)
 
 

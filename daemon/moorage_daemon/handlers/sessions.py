@@ -5,7 +5,6 @@ import binascii
 import math
 import os.path
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeVar
 
@@ -17,12 +16,14 @@ from moorage_daemon.handlers.config import SetUp, check_parent, patched as set_u
 from moorage_daemon.handlers.options import config_options, session_modes
 from moorage_daemon.handlers.overrides import patched
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, Peer
-from moorage_daemon.handlers.snapshot import snapshot_updates
+from moorage_daemon.handlers.snapshot import info_updates, snapshot_updates
 from moorage_daemon.identity import Identity, Verb, is_id
+from moorage_daemon.log.render import iso
 from moorage_daemon.session import Session
 from moorage_daemon.sessions import NewSession
 from moorage_daemon.store.model import Head, Life
 from moorage_protocol.acp import (
+    ArchiveFilter,
     CwdParams,
     Empty,
     ListParams,
@@ -138,7 +139,8 @@ def resume(desk: Desk, peer: Peer, params: LoadParams) -> Answer:
     _check_directory(params)
     session = _find(desk, peer, params.session_id, Verb.ACT)
     peer.attach(session, None, Access.CONTROLLER)
-    return Now(_loaded(desk, peer, session), snapshot_updates(desk, session))
+    then = (*snapshot_updates(desk, session), *info_updates(session))
+    return Now(_loaded(desk, peer, session), then)
 
 
 def _loaded(desk: Desk, peer: Peer, session: Session) -> LoadResult:
@@ -162,10 +164,12 @@ def _find(desk: Desk, peer: Peer, session_id: str, verb: Verb, *, killed: bool =
 def list_sessions(desk: Desk, peer: Peer, params: ListParams) -> Answer:
     """The principal's sessions, newest first, in pages; nothing is loaded or changed."""
     mine, advertised = peer.identity.principal.name, peer.identity.advertised
+    filing = _filter(params.archived)
 
     def select(head: Head) -> bool:
         shown = advertised or head.life is not Life.KILLED
-        return shown and head.principal == mine and params.cwd in (None, head.cwd)
+        filed = filing in (ArchiveFilter.INCLUDE, _FILED[head.archived])
+        return shown and filed and head.principal == mine and params.cwd in (None, head.cwd)
 
     rows = list(desk.sessions.rows(select))
     start = _start(params.cursor, rows)
@@ -174,6 +178,16 @@ def list_sessions(desk: Desk, peer: Peer, params: ListParams) -> Answer:
     return Now(
         ListResult(sessions=page, next_cursor=_cursor(rows[end - 1]) if end < len(rows) else UNSET)
     )
+
+
+_FILED = {False: ArchiveFilter.EXCLUDE, True: ArchiveFilter.ONLY}
+
+
+def _filter(archived: str | None) -> ArchiveFilter:
+    try:
+        return ArchiveFilter(archived or ArchiveFilter.EXCLUDE)
+    except ValueError:
+        raise InvalidParams("Invalid params: archived") from None
 
 
 def _fitting(rows: Iterable[R]) -> list[R]:
@@ -211,7 +225,8 @@ def _info(row: LiveRow, *, advertised: bool) -> SessionInfo:
         session_id=row.session_id,
         cwd=row.cwd,
         title=row.title,
-        updated_at=datetime.fromtimestamp(row.updated_at, UTC).isoformat(),
+        updated_at=iso(row.updated_at),
+        archived=row.archived,
         meta=Meta(moorage=row) if advertised else UNSET,
     )
 
@@ -235,7 +250,7 @@ def close(desk: Desk, peer: Peer, params: SessionParams) -> Answer:
     if not (desk.close_is_served_to_all or peer.identity.advertised):
         raise MethodNotFound
     session = _find(desk, peer, params.session_id, Verb.ACT)
-    return _done_when(desk.sessions.close(session, peer.identity.tui))
+    return done_when(desk.sessions.close(session, peer.identity.tui))
 
 
 def delete(desk: Desk, peer: Peer, params: SessionParams) -> Answer:
@@ -244,10 +259,12 @@ def delete(desk: Desk, peer: Peer, params: SessionParams) -> Answer:
         session = _find(desk, peer, params.session_id, Verb.ACT, killed=True)
     except NotFound:
         return Now(Empty())
-    return _done_when(desk.sessions.delete(session, peer.identity.tui))
+    return done_when(desk.sessions.delete(session, peer.identity.tui))
 
 
-def _done_when(ending: Ending) -> Later:
+def done_when(ending: Ending) -> Later:
+    """The answer that says no more than that it is done."""
+
     async def work() -> Empty:
         await ending.over()
         return Empty()

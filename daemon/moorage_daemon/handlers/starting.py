@@ -10,6 +10,7 @@ from moorage_daemon.store.port import StoreError
 from moorage_protocol.acp import (
     PROTOCOL_VERSION,
     AgentCapabilities,
+    AuthenticateParams,
     Empty,
     Implementation,
     Meta,
@@ -81,6 +82,13 @@ def initialize(desk: Desk, peer: Peer, params: InitializeParams) -> Answer:
     )
 
 
+def authenticate(desk: Desk, peer: Peer, params: AuthenticateParams) -> Answer:
+    """Refuse: whoever could connect is authenticated, so no method is ever offered."""
+    raise InvalidParams(
+        "Invalid params: methodId: no method is offered, as who is connected is authenticated"
+    )
+
+
 def _capabilities(desk: Desk, identity: Identity) -> AgentCapabilities:
     advertised = {"moorage": _Advertised(methods=METHODS)}
     return AgentCapabilities(
@@ -91,6 +99,9 @@ def _capabilities(desk: Desk, identity: Identity) -> AgentCapabilities:
             delete=Empty(),
             resume=Empty(),
             close=Empty() if desk.close_is_served_to_all else None,
+            title=Empty(),
+            status=Empty(),
+            archive=Empty(),
         ),
         meta=msgspec.Raw(encode(advertised)),
     )

@@ -4,6 +4,7 @@ from typing import Any
 
 from moorage_daemon.handlers import (
     config,
+    filing,
     logs,
     overrides,
     permissions,
@@ -13,7 +14,15 @@ from moorage_daemon.handlers import (
     views,
 )
 from moorage_daemon.handlers.port import Method
-from moorage_protocol.acp import Empty, ListParams, LoadParams, SessionParams, SetModeParams
+from moorage_protocol.acp import (
+    AuthenticateParams,
+    Empty,
+    ListParams,
+    LoadParams,
+    SessionParams,
+    SetModeParams,
+    SetTitleParams,
+)
 from moorage_protocol.config import ConfigSetParams
 from moorage_protocol.moorage import (
     AttachParams,
@@ -36,12 +45,17 @@ from moorage_protocol.views import PageParams
 # The params differ from row to row: what is called is bound to its own shape in each.
 METHODS: dict[str, Method[Any]] = {
     "initialize": Method(InitializeParams, starting.initialize, before_initialize=True),
+    "authenticate": Method(AuthenticateParams, starting.authenticate),
     "session/new": Method(NewParams, sessions.new),
     "session/load": Method(ReplayParams, sessions.load),
     "session/resume": Method(LoadParams, sessions.resume),
     "session/list": Method(ListParams, sessions.list_sessions),
     "session/close": Method(SessionParams, sessions.close),
     "session/delete": Method(SessionParams, sessions.delete),
+    "session/status": Method(SessionParams, filing.status),
+    "session/set_title": Method(SetTitleParams, filing.set_title),
+    "session/archive": Method(SessionParams, filing.archive),
+    "session/unarchive": Method(SessionParams, filing.unarchive),
     "session/prompt": Method(PromptParams, turns.prompt),
     "session/cancel": Method(CancelParams, turns.cancel),
     "session/set_mode": Method(SetModeParams, overrides.set_mode),

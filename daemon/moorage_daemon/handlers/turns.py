@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import UNSET
 
 from moorage_daemon.agents.port import Prompt
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, OnVerdict, Peer
@@ -20,6 +21,7 @@ from moorage_protocol.acp import (
     Meta,
     SessionParams,
     StopReason,
+    Usage,
 )
 from moorage_protocol.errors import InvalidParams, RpcError, StorageError, TurnFailed
 from moorage_protocol.moorage import (
@@ -31,6 +33,7 @@ from moorage_protocol.moorage import (
     PromptParams,
     PromptResult,
     PromptVerdict,
+    TokenUsage,
     TurnRecord,
     TurnsParams,
     TurnsResult,
@@ -117,7 +120,19 @@ def prompt_answer(verdict: VerdictBody, generation: int) -> PromptResult | RpcEr
         cancel_lost=verdict.cancel_lost,
     )
     reason = verdict.stop_reason or StopReason.END_TURN
-    return PromptResult(stop_reason=reason, meta=Meta(moorage=told))
+    usage = _usage(verdict.usage) if verdict.usage is not None else UNSET
+    return PromptResult(stop_reason=reason, usage=usage, meta=Meta(moorage=told))
+
+
+def _usage(usage: TokenUsage) -> Usage:
+    return Usage(
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        thought_tokens=usage.reasoning_tokens,
+        cached_read_tokens=usage.cache_read_tokens,
+        cached_write_tokens=usage.cache_write_tokens,
+    )
 
 
 async def _answer_again(session: Session, known: Known) -> AtSeq:

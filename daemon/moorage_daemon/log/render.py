@@ -5,6 +5,8 @@ clients that advertised moorage, as `_moorage/session/entry`; so those get a mes
 number, and the others get exactly what the Agent Client Protocol knows.
 """
 
+from datetime import UTC, datetime
+
 import msgspec
 from msgspec.structs import replace
 
@@ -25,6 +27,11 @@ _suffix = b',"_meta":{"moorage":{"seq":%d}}}}'
 _suffix_of_turn = b',"_meta":{"moorage":{"seq":%d,"generation":%d}}}}'
 
 LONG_PROMPT = 256 * 2**10  # bytes of an admission; its turn has the prompt as messages
+
+
+def iso(seconds: float) -> str:
+    """A time as the Agent Client Protocol writes it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def update_message(session_id: str, entry: Entry) -> bytes:

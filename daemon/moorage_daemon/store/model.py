@@ -74,6 +74,7 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     overrides: Overrides = Overrides()
     posture: Posture = Posture.ASK
     title: str | None = None
+    archived: bool = False
     labels: dict[str, str] = {}
     parent: str | None = None
     config: SessionConfig = SessionConfig()
@@ -101,6 +102,7 @@ class Kind(StrEnum):
     POSTURE = "posture"
     COST = "cost"  # what an answer of a model took
     REPORT = "report"  # what was verified
+    ARCHIVE = "archive"
     VERDICT = "verdict"
 
 
@@ -200,6 +202,13 @@ class ConfigBody(Body, frozen=True):
     """`changes` as they were asked for: null went back to the default."""
 
     changes: ConfigPatch
+    by: str
+
+
+class ArchiveBody(Body, frozen=True, omit_defaults=False):
+    """Whether the session is off the usual list from here on."""
+
+    archived: bool
     by: str
 
 
