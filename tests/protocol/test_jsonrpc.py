@@ -383,3 +383,19 @@ def test_raw_params_and_results_are_written_as_they_are() -> None:
 
     assert encode_request(1, "m", raw).endswith(b'"params":{"a": 1}}')
     assert encode_result(1, raw) == b'{"jsonrpc":"2.0","id":1,"result":{"a": 1}}'
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r", b" \n\t"])
+def test_what_was_written_on_several_lines_stays_on_one(end: bytes) -> None:
+    """Raw values go out again, on streams too that are cut at line ends."""
+    params = b'{"a":[1.0e3,"\\n"],"b":{}}'
+    spread = params.replace(b"{", b"{" + end).replace(b",", end + b"," + end)
+    frame = b'{"jsonrpc":"2.0",%b"id":1,"method":"m","params":%b}%b' % (end, spread, end)
+
+    assert bytes(read_request(frame).params) == params
+
+
+@pytest.mark.parametrize("inside", [b"\n", b"\r", b"\r\n"])
+def test_a_line_end_inside_a_string_is_no_json(inside: bytes) -> None:
+    with pytest.raises(ParseError):
+        decode(request(b'{"a":"x%by"}' % inside))
