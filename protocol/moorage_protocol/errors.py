@@ -10,7 +10,8 @@
     ├── the peer may not
     │   ├── AuthRequired            -32000
     │   ├── NotFound                -32002  unknown, killed, or somebody else's
-    │   └── NotPermitted            -31004  role, access or identity
+    │   ├── NotPermitted            -31004  role, access or identity
+    │   └── GrantRefused            -31006  not within the grant; `kind` says on which ground
     ├── not now
     │   ├── RequestCancelled        -32800
     │   ├── SessionLimit            -31001
@@ -109,6 +110,29 @@ class NotPermitted(RpcError):
     code, kind, summary = -31004, "not_permitted", "Not permitted"
 
 
+class GrantRefused(RpcError):
+    """What a grant does not permit. The sentence is one of a few, and all that is told."""
+
+    code, kind, summary = -31006, "not_found", "session not found"
+
+    def __init__(self, message: str | None = None, *, kind: str | None = None) -> None:
+        super().__init__(message or _WHAT_IS_REFUSED.get(kind or self.kind), kind=kind)
+        self.retryable = self.kind in _PASSING_REFUSALS
+
+
+_WHAT_IS_REFUSED = {
+    "not_found": "session not found",
+    "expired": "session expired",
+    "budget": "session budget exceeded",
+    "tool": "tool not authorized in session",
+    "closed": "session already closed",
+    "rate": "session rate limit exceeded",
+    "too_many": "too many concurrent sessions",
+    "paused": "session paused",
+}
+_PASSING_REFUSALS = {"rate", "too_many", "paused"}
+
+
 class RequestCancelled(RpcError):
     code, kind, summary = -32800, "request_cancelled", "Request cancelled"
 
@@ -183,8 +207,8 @@ _BY_CODE: dict[int, type[RpcError]] = {
     error.code: error
     for error in (
         ParseError, InvalidRequest, MethodNotFound, InvalidParams, CursorExpired, AuthRequired,
-        NotFound, NotPermitted, RequestCancelled, SessionLimit, QueueFull, Busy, SessionState,
-        Overloaded, InternalError, StorageError, TurnFailed,
+        NotFound, NotPermitted, GrantRefused, RequestCancelled, SessionLimit, QueueFull, Busy,
+        SessionState, Overloaded, InternalError, StorageError, TurnFailed,
     )
 }  # fmt: skip
 

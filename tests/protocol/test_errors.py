@@ -24,6 +24,7 @@ CODES = {
     "Busy": -31003,
     "NotPermitted": -31004,
     "SessionState": -31005,
+    "GrantRefused": -31006,
     "StorageError": -31007,
     "Overloaded": -31008,
     "TurnFailed": -31009,
