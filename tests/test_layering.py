@@ -72,7 +72,7 @@ LAYERS = (
     ("log",),
     ("settings_report", "store"),
     ("settings", "statedir", "identity", "processes"),
-    ("provider_settings",),
+    ("grants", "provider_settings"),
 )
 RANK = {module: rank for rank, row in enumerate(LAYERS) for module in row}
 

@@ -1,0 +1,76 @@
+"""A tool call as rules see it: the tool's name, and what the call is about."""
+
+import os.path
+import unicodedata
+from dataclasses import dataclass
+
+
+MAX_NAME = 200  # characters of a tool's name
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """A command that a shell reads."""
+
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Argv:
+    """A program and its arguments, started without a shell."""
+
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file or a directory, by all its names.
+
+    `inside` are its names below the workspace, "." for that itself: as it was written and, where
+    somebody looked, as it resolves. None of them if one leads out. `names` are those and the
+    absolute ones.
+    """
+
+    inside: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Anything else: an address, an agent's name, a query."""
+
+    text: str
+
+
+Subject = Shell | Argv | File | Words
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call; without a subject nothing is known beside the tool."""
+
+    tool: str
+    subject: Subject | None = None
+
+
+def file_at(cwd: str, path: str, resolved: str | None = None) -> File:
+    """The file that `path` names in a workspace; `resolved` is where its links end, if known."""
+    root = os.path.normpath(cwd)
+    written = os.path.normpath(path if path.startswith("/") else f"{root}/{path}")
+    found = [(written, root)]
+    if resolved is not None:
+        found.append((os.path.normpath(resolved), os.path.realpath(root)))
+    inside = [_below(absolute, directory) for absolute, directory in found]
+    kept = () if None in inside else tuple(dict.fromkeys(name for name in inside if name))
+    return File(kept, tuple(dict.fromkeys([*kept, *(absolute for absolute, _ in found)])))
+
+
+def _below(path: str, root: str) -> str | None:
+    if path == root:
+        return "."
+    return path.removeprefix(root + "/") if path.startswith(root.rstrip("/") + "/") else None
+
+
+def composed(text: str) -> str:
+    """The text with its accents composed: two spellings of one name become one."""
+    return unicodedata.normalize("NFC", text)

@@ -1,0 +1,86 @@
+"""Permissions: what is denied, asked about or allowed, below what a grant permits.
+
+A rule that denies beats all others. Of the rules that allow and that ask the one that says more
+counts, so `Bash(git push:*)` can be asked about where `Bash(git:*)` is allowed, and the other way
+round; of two that say the same it is the asking one. Several policies are as strict as the
+strictest that says anything: what was stored with a session and what holds now both count.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from moorage_daemon.grants.calls import Call
+from moorage_daemon.grants.rules import Rule, read_rule
+from moorage_daemon.grants.touching import Touch
+from moorage_protocol.grants import Otherwise, Permissions
+
+
+class Say(IntEnum):
+    """What a policy says of a call; the greater is the stricter. `NOTHING` leaves it to others."""
+
+    ALLOW = 0
+    NOTHING = 1
+    ASK = 2
+    DENY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What was said, and by which rule; None if by no rule."""
+
+    say: Say
+    rule: str | None = None
+
+
+_OTHERWISE = {
+    None: Say.NOTHING,
+    Otherwise.ALLOW: Say.ALLOW,
+    Otherwise.ASK: Say.ASK,
+    Otherwise.DENY: Say.DENY,
+}
+
+
+class Policy:
+    """The rules of one source, read; raises `BadRule`."""
+
+    def __init__(self, permissions: Permissions) -> None:
+        self._deny = tuple(map(read_rule, permissions.deny))
+        self._allow = tuple(map(read_rule, permissions.allow))
+        self._ask = tuple(map(read_rule, permissions.ask))
+        self._otherwise = Ruling(_OTHERWISE[permissions.default])
+
+    def rule(self, call: Call) -> Ruling:
+        """What these rules say of a call."""
+        touched = [(rule.touches(call), rule) for rule in self._deny]
+        for touch, rule in touched:
+            if touch is Touch.YES:
+                return Ruling(Say.DENY, rule.text)
+        ruling = self._ruling_without_deny(call)
+        unsure = next((rule for touch, rule in touched if touch is Touch.UNSURE), None)
+        if unsure is not None and ruling.say < Say.ASK:
+            return Ruling(Say.ASK, unsure.text)
+        return ruling
+
+    def _ruling_without_deny(self, call: Call) -> Ruling:
+        allowing = _heaviest(rule for rule in self._allow if rule.permits(call))
+        asking = _heaviest(rule for rule in self._ask if rule.touches(call) is not Touch.NO)
+        if asking is not None and (allowing is None or asking.weight >= allowing.weight):
+            return Ruling(Say.ASK, asking.text)
+        if allowing is not None:
+            return Ruling(Say.ALLOW, allowing.text)
+        return self._otherwise
+
+
+def _heaviest(rules: Iterable[Rule]) -> Rule | None:
+    return max(rules, key=lambda rule: rule.weight, default=None)
+
+
+NO_RULES = Policy(Permissions())
+
+
+def strictest(policies: Iterable[Policy], call: Call) -> Ruling:
+    """What several policies say together; one that says nothing takes nothing away."""
+    rulings = [policy.rule(call) for policy in policies]
+    spoken = [ruling for ruling in rulings if ruling.say is not Say.NOTHING]
+    return max(spoken, key=lambda ruling: ruling.say, default=Ruling(Say.NOTHING))

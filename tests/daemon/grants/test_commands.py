@@ -1,0 +1,234 @@
+"""Rules about commands, against many that try to get past them.
+
+That what is allowed really starts nothing else is seen by `scripts/torture/run commands`, which
+runs the same commands under a trace.
+"""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from moorage_daemon.grants.calls import Argv, Call, Shell
+from moorage_daemon.grants.policy import Policy, Say
+from moorage_daemon.grants.rules import Allowlist, read_rule
+from moorage_daemon.grants.shell import Word, commands_in, plain_words
+from moorage_daemon.grants.touching import Touch
+from moorage_protocol.grants import Permissions
+from tests.daemon.grants.commands import ALLOW, HONEST, HOSTILE
+
+
+POLICY = Policy(Permissions(allow=ALLOW))
+NO_INTRUDER = Policy(Permissions(allow=("Bash",), deny=("Bash(intruder:*)",)))
+
+
+def say(policy: Policy, command: str) -> Say:
+    return policy.rule(Call("Bash", Shell(command))).say
+
+
+def naive(command: str) -> bool:
+    """What a rule of the same meaning does that only looks at how a command begins."""
+    return command.startswith(tuple(rule[5:-3] for rule in ALLOW))
+
+
+def touch(rule: str, command: str) -> Touch:
+    return read_rule(rule).touches(Call("Bash", Shell(command)))
+
+
+def permits(rule: str, command: str) -> bool:
+    return read_rule(rule).permits(Call("Bash", Shell(command)))
+
+
+_NO_SPACES = "\t\x00\x0b\x0c\x1b\x85\u00a0\u200b\u2028\u2029\ufeff"  # a shell reads on
+
+
+def _starts_intruder(command: str) -> bool:
+    """Whether it does more with that name than to list, show or write a file of it."""
+    only_names_it = command in {"ls > intruder", "ls >intruder", "cat <<< intruder"}
+    is_one_word = any(letter in command for letter in _NO_SPACES)
+    return "intruder" in command and not only_names_it and not is_one_word
+
+
+def test_corpus_is_large_enough() -> None:
+    assert len(HOSTILE) >= 300
+    assert sum(map(naive, HOSTILE)) > 150  # the control: most of it gets past a plain prefix
+
+
+@pytest.mark.parametrize("command", HONEST)
+def test_command_of_nothing_but_words_is_allowed(command: str) -> None:
+    assert say(POLICY, command) is Say.ALLOW
+
+
+@pytest.mark.parametrize("command", HOSTILE)
+def test_command_that_could_start_another_is_not_allowed(command: str) -> None:
+    assert say(POLICY, command) is not Say.ALLOW
+    assert not Allowlist(ALLOW).permits(Call("Bash", Shell(command)))
+
+
+@pytest.mark.parametrize("command", [each for each in HOSTILE if _starts_intruder(each)])
+def test_denied_program_is_denied_or_asked_about_wherever_it_stands(command: str) -> None:
+    """Beneath `Bash` as a whole: what deny cannot see through, somebody has to look at."""
+    assert say(NO_INTRUDER, command) in (Say.DENY, Say.ASK)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("git log", ("git", "log")),
+        ("  git   log  ", ("git", "log")),
+        ("echo 'a b' \"c d\"", ("echo", "a b", "c d")),
+        ("echo a'b'\"c\"", ("echo", "abc")),
+        ("echo ''", ("echo", "")),
+        ("echo x=y", ("echo", "x=y")),
+    ],
+)
+def test_words_are_those_the_shell_would_make(command: str, words: tuple[str, ...]) -> None:
+    assert plain_words(command) == words
+
+
+@given(st.text(alphabet=" abgit'\"\\$`;&|()<>\n#=*{}~!", max_size=30))
+def test_reading_ends_for_any_text(text: str) -> None:
+    found = commands_in(text)
+
+    words = plain_words(text)
+    if words is not None:
+        assert found.is_certain
+        assert [tuple(word.text for word in found.commands[0])] == [words]
+
+
+def test_commands_are_found_in_all_that_a_shell_nests() -> None:
+    found = commands_in('a 1 && b `c` "$(d; (e))" | f > g; if h; then X=1 i; fi # j')
+
+    assert [words[0].text for words in found.commands] == ["a", "c", "d", "e", "b", "f", "h", "i"]
+
+
+def test_word_that_the_shell_makes_is_uncertain() -> None:
+    [words] = commands_in("$x a$y b 'c$z'").commands
+
+    assert words == (Word("$x", False), Word("a$y", False), Word("b"), Word("c$z"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "rm -rf x",
+        "/bin/rm x",
+        "ls; rm x",
+        "ls | rm",
+        "ls && X=1 rm x",
+        "> out rm x",
+        "2>&1 rm x",
+        "(rm x)",
+        "{ rm x; }",
+        "! rm x",
+        "if true; then rm x; fi",
+        "case a in a) rm x;; esac",
+        "echo $(rm x)",
+        "echo `rm x`",
+        'echo "a $(echo "b" ; rm x) c"',
+        "env A=1 rm x",
+        "sudo -n rm x",
+        "timeout 5 rm x",
+        "find . -exec rm {} +",
+        "xargs -0 rm",
+        "sh -c 'rm x'",
+        "sh -c 'ls; rm x'",
+        "sh -c \"sh -c 'rm x'\"",
+        "eval rm x",
+        '"rm" x',
+        "r''m x",
+        "\\rm x",
+        "r\\\nm x",
+        "cat <<X\n$(rm x)\nX",
+        "f() { rm x; }; f",
+        "ls # '\nrm x",
+        "for i in a b; do rm $i; done",
+    ],
+)
+def test_denied_command_is_found_in_every_segment(command: str) -> None:
+    assert touch("Bash(rm:*)", command) is Touch.YES
+
+
+@pytest.mark.parametrize(
+    "command", ["$x y", "${a}m x", "r{m,x}", "r? x", "sh -c $x", "X=rm ls", "a 'b"]
+)
+def test_command_that_nobody_can_tell_is_unsure(command: str) -> None:
+    assert touch("Bash(rm:*)", command) is Touch.UNSURE
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls rm",
+        "git rm x",
+        "echo 'rm x'",
+        "git commit -m 'rm x; rm y'",
+        "ls > rm",
+        "rmdir x",
+        "echo $HOME",
+        "ls # rm x",
+        "X=1 ls",
+    ],
+)
+def test_word_elsewhere_is_not_the_command(command: str) -> None:
+    assert touch("Bash(rm:*)", command) is Touch.NO
+
+
+@pytest.mark.parametrize(
+    "command", ["git push", "git push -f", "git -C x push", "git --no-pager -c a=b push origin"]
+)
+def test_options_between_the_words_of_a_denied_command_change_nothing(command: str) -> None:
+    assert touch("Bash(git push:*)", command) is Touch.YES
+
+
+def test_other_verb_is_another_command() -> None:
+    assert touch("Bash(git push:*)", "git commit -m push") is Touch.NO
+    assert touch("Bash(git push)", "git push origin") is Touch.NO
+
+
+def test_denied_whole_tool_denies_every_command() -> None:
+    assert touch("Bash", "$x") is Touch.YES
+
+
+@pytest.mark.parametrize(
+    ("rule", "command"),
+    [
+        ("Bash(npm run:*)", "npm run build"),
+        ("Bash(python3 -m pytest:*)", "python3 -m pytest -q tests"),
+        ("Bash(python3 tool.py:*)", "python3 tool.py --fast"),
+        ("Bash(git push:*)", "git push origin main"),
+        ("Bash(make test)", "make test"),
+        ("Bash(cd src && make)", "cd src && make"),
+        ("Bash(cargo:*)", "cargo"),
+        ("Bash(docker ps:*)", "docker ps -a"),
+    ],
+)
+def test_rule_that_says_more_permits_more(rule: str, command: str) -> None:
+    assert permits(rule, command)
+
+
+@pytest.mark.parametrize(
+    ("rule", "command"),
+    [
+        ("Bash(npm run:*)", "npm run build && intruder"),
+        ("Bash(python3 -m:*)", "python3 -m intruder"),
+        ("Bash(python3 -W ignore:*)", "python3 -W ignore intruder"),
+        ("Bash(timeout 5:*)", "timeout 5 intruder"),
+        ("Bash(make test)", "make test all"),
+        ("Bash(make test)", "make  test; intruder"),
+        ("Bash(cargo:*)", "cargox"),
+        ("Bash(cargo:*)", "cargo b; rm -rf /"),
+        ("Bash(cargo:*)", "cargo --config build.rustc-wrapper=intruder build"),
+        ("Bash(git log:*)", "git log --textconv"),
+    ],
+)
+def test_rule_that_says_more_does_not_permit_everything(rule: str, command: str) -> None:
+    assert not permits(rule, command)
+
+
+def test_program_without_a_shell_has_the_same_rules() -> None:
+    rule = read_rule("Run(git:*)")
+
+    assert rule.permits(Call("Run", Argv(("git", "log", "a;b", "$(x)"))))
+    assert not rule.permits(Call("Run", Argv(("git", "-c", "alias.x=!y", "x"))))
+    assert not rule.permits(Call("Run", Argv(("gitx",))))
+    assert not rule.permits(Call("Run", Argv(())))
+    assert not rule.permits(Call("Bash", Shell("git log")))
