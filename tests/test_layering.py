@@ -30,6 +30,7 @@ ALLOWED = {
     },
     "moorage_clients": {
         "moorage_protocol",
+        "argcomplete",
         "msgspec",
         "platformdirs",
         "trio",
@@ -49,6 +50,7 @@ LEAN = {
 # A library that only one place knows can be replaced in one place.
 HOMES = {
     "apsw": "moorage_daemon.store",
+    "argcomplete": "moorage_clients.cli.offering",
     "httpx": "moorage_daemon.providers",
     "jsonrpcserver": "moorage_daemon.dispatch",
     "oslash": "moorage_daemon.dispatch",  # the results that jsonrpcserver deals in
@@ -170,6 +172,7 @@ def test_no_init_stands_directly_under_a_top_folder() -> None:
         ("moorage_protocol.__init__", "from moorage_protocol.errors import RpcError"),
         ("moorage_clients.client", "from moorage_daemon.statedir import StateDir"),
         ("moorage_clients.client", "import jsonrpcserver"),
+        ("moorage_clients.cli.arguments", "import argcomplete"),
         ("moorage_clients.bridge", "import trio"),
         ("moorage_clients.bridge", "import moorage_clients.client"),
         ("moorage_clients.bridge", "from moorage_protocol import jsonrpc"),

@@ -1,5 +1,9 @@
 """What a command line means, and which ones mean nothing."""
 
+import contextlib
+import io
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,9 @@ from moorage_clients.cli.invocation import (
     Bridge,
     Cancel,
     Command,
+    Completion,
+    ConfigCheck,
+    ConfigShow,
     Configure,
     Consent,
     DaemonLogs,
@@ -18,6 +25,7 @@ from moorage_clients.cli.invocation import (
     DaemonStart,
     DaemonStatus,
     DaemonStop,
+    Doctor,
     Kill,
     Log,
     Ls,
@@ -25,6 +33,8 @@ from moorage_clients.cli.invocation import (
     Prompt,
     Status,
 )
+from moorage_clients.cli.parsing import HELP_WIDTH
+from moorage_clients.cli.remote import Remote
 
 
 ASK = Consent(allow=False, deny=False)
@@ -60,6 +70,11 @@ ASK = Consent(allow=False, deny=False)
         ("configure model=a=b model_provider=",
          Configure(None, (("model", "a=b"), ("model_provider", "")))),
         ("status", Status()),
+        ("config check", ConfigCheck(())),
+        ("config show --config /c.toml --state-dir /s",
+         ConfigShow(("--config", "/c.toml", "--state-dir", "/s"))),
+        ("doctor --config /c.toml", Doctor(("--config", "/c.toml"))),
+        ("completion zsh", Completion("zsh")),
     ],
 )  # fmt: skip
 def test_words_become_a_command(line: str, command: Command) -> None:
@@ -89,6 +104,29 @@ def test_words_become_a_command(line: str, command: Command) -> None:
         ("configure temperature=warm", "not a number"),
         ("configure temperature=nan", "not a number"),
         ("ls --js", "unrecognized"),
+        ("completion csh", "invalid choice"),
+        ("config", "required: VERB"),
+        ("ls --token-file t", "--token-file is for --connect"),
+        ("ls --connect ws://127.0.0.1:1/acp", "--token-file FILE too"),
+        ("ls --connect unix:/s --token-file t", "takes no token"),
+        ("daemon stop --connect unix:/s", "about this machine"),
+        ("acp --connect unix:/s", "about this machine"),
+        *[
+            (f"ls --token-file t --connect {address}", problem)
+            for address, problem in (
+                ("ws://moor.example.org/acp", "ssh -L"),
+                ("ws://192.0.2.1:1/acp", "ssh -L"),
+                ("ws://localhost.example.org:1/acp", "ssh -L"),
+                ("wss://me:secret@moor.example.org/acp", "holds no secret"),
+                ("ws://127.0.0.1:1/acp?token=secret", "holds no secret"),
+                ("ws://127.0.0.1:1/acp#secret", "holds no secret"),
+                ("ws://127.0.0.1:99999/acp", "no address"),
+                ("ws://[::1/acp", "no address"),
+                ("ws:///acp", "write ws://"),
+                ("http://127.0.0.1:1/acp", "write ws://"),
+                ("127.0.0.1:1", "write ws://"),
+            )
+        ],
     ],
 )
 def test_words_that_mean_nothing_are_refused_with_a_reason(
@@ -133,18 +171,43 @@ def test_relative_paths_mean_the_callers_directory(
 COMMANDS = [
     *("daemon start", "daemon run", "daemon stop", "daemon status", "daemon logs"),
     *("new", "prompt", "attach", "ls", "log", "cancel", "kill", "configure", "status", "acp"),
+    *("config check", "config show", "doctor", "completion"),
 ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(
+def test_every_command_has_help_with_examples_and_exit_codes(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         parse([*command.split(), "--help"])
 
+    said = capsys.readouterr().out
     assert ended.value.code == 0
-    assert f"example:\n  moorage {command}" in capsys.readouterr().out
+    examples, _, codes = said.partition("examples:\n")[2].partition("\n\nexit codes:\n")
+    assert f"moorage {command}" in examples
+    assert f"  {Exit.OK:<4} " in codes
+    assert f"  {Exit.USAGE:<4} " in codes
+    assert max(map(len, said.splitlines())) <= HELP_WIDTH
+
+
+def examples() -> list[str]:
+    """Every example of every help text that is a plain call of the command."""
+    found: list[str] = []
+    for command in COMMANDS:
+        output = io.StringIO()
+        with pytest.raises(SystemExit), contextlib.redirect_stdout(output):
+            parse([*command.split(), "--help"])
+        shown = output.getvalue().partition("examples:\n")[2].partition("\n\n")[0]
+        found += [line.strip() for line in shown.splitlines()]
+    return [line.partition("  ")[0] for line in found if line.startswith("moorage ")]
+
+
+@pytest.mark.parametrize("example", examples())
+def test_every_example_is_a_command(example: str) -> None:
+    words = shlex.split(re.split(r" [|>] ", example)[0].replace("~/project", "/"))
+
+    parse(words[1:])
 
 
 def test_help_lists_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,3 +216,35 @@ def test_help_lists_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
 
     said = capsys.readouterr().out
     assert all(f"  {code:<4} " in said for code in Exit)
+
+
+@pytest.mark.parametrize(
+    ("address", "meant"),
+    [
+        ("ws://127.0.0.1:1/acp", "ws://127.0.0.1:1/acp"),
+        ("ws://localhost:1", "ws://localhost:1/acp"),
+        ("ws://[::1]:1/", "ws://[::1]:1/acp"),
+        ("wss://moor.example.org/at/acp", "wss://moor.example.org/at/acp"),
+    ],
+)
+def test_daemon_can_be_named_by_its_address(address: str, meant: str) -> None:
+    invocation = parse(["ls", "--connect", address, "--token-file", "t"])
+
+    assert invocation.remote == Remote(meant, "t")
+
+
+def test_daemon_can_be_named_by_its_socket() -> None:
+    assert parse(["--connect", "unix:/s", "ls"]).remote == Remote("unix:/s", None)
+
+
+def test_secret_in_an_address_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["ls", "--token-file", "t", "--connect", "ws://127.0.0.1:1/acp?token=canary"])
+
+    assert "canary" not in capsys.readouterr().err
+
+
+def test_directory_of_a_session_elsewhere_need_not_be_here() -> None:
+    invocation = parse(["new", "--connect", "unix:/s", "--cwd", "/nowhere/at/all"])
+
+    assert invocation.command == New("/nowhere/at/all", "code")

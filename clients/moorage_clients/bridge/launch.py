@@ -135,7 +135,7 @@ class Launch:
                     stdout=log,
                     stderr=log,
                     cwd="/",  # keeps no directory busy, and no file there passes for a module
-                    env=_environment(),
+                    env=environment(),
                     start_new_session=True,
                 )
         except OSError as error:
@@ -164,13 +164,18 @@ class Launch:
             self._start_lock = None
 
 
-def command(state_dir: str, flags: Sequence[str]) -> list[str]:
-    """The daemon's command line, with this interpreter.
+def program() -> list[str]:
+    """How the daemon is called, with this interpreter.
 
     -P: nothing in the directory we are called from, often a repository that nobody has read yet,
     is imported instead of what was installed.
     """
-    return [sys.executable, "-P", "-m", "moorage_daemon", "--state-dir", state_dir, *flags]
+    return [sys.executable, "-P", "-m", "moorage_daemon"]
+
+
+def command(state_dir: str, flags: Sequence[str]) -> list[str]:
+    """The daemon's command line."""
+    return [*program(), "--state-dir", state_dir, *flags]
 
 
 def prepare(state_dir: str) -> None:
@@ -192,8 +197,8 @@ def _open_log(state_dir: str) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _environment() -> dict[str, str]:
-    """Ours, except that a path relative to our directory would mean another one in the daemon's."""
+def environment() -> dict[str, str]:
+    """What the daemon is given: ours, and no path that means another one in its directory."""
     environment = dict(os.environ)
     config = environment.get("MOORAGE_CONFIG")
     if config:

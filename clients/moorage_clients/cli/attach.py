@@ -65,9 +65,7 @@ def attach(invocation: Invocation, command: Attach, screen: Screen) -> Exit:
             finally:
                 screen.end()
 
-    return run_with_client(
-        invocation.state_dir, work, on_permission=None if command.watch else questions
-    )
+    return run_with_client(invocation, work, on_permission=None if command.watch else questions)
 
 
 Leave = Callable[[Exit], None]

@@ -51,6 +51,8 @@ def _dispatch(invocation: Invocation) -> int:
             | said.DaemonLogs()
         ):
             return _daemon(invocation)
+        case said.ConfigCheck() | said.ConfigShow() | said.Doctor() | said.Completion():
+            return _upkeep(invocation)
         case _:
             return _with_client(invocation)
 
@@ -69,6 +71,32 @@ def _daemon(invocation: Invocation) -> Exit:
             return daemon.stop(invocation)
         case _:
             return daemon.status(invocation)
+
+
+def _upkeep(invocation: Invocation) -> Exit:
+    from moorage_clients.cli.screen import open_screen
+
+    screen = open_screen()
+    match invocation.command:
+        case said.ConfigCheck() as command:
+            from moorage_clients.cli import config
+
+            return config.check(invocation, command, screen)
+        case said.ConfigShow() as command:
+            from moorage_clients.cli import config
+
+            return config.show(invocation, command, screen)
+        case said.Doctor() as command:
+            from moorage_clients.cli import doctor
+
+            return doctor.doctor(invocation, command, screen)
+        case said.Completion() as command:
+            from moorage_clients.cli import offering
+
+            screen.say(offering.script(command.shell))
+            return Exit.OK
+        case command:
+            raise AssertionError(command)
 
 
 def _with_client(invocation: Invocation) -> Exit:

@@ -17,8 +17,8 @@ class Exit(IntEnum):
 
 
 MEANINGS = {
-    Exit.OK: "done; a turn came to its end",
-    Exit.FAILED: "a turn failed, or the daemon refused",
+    Exit.OK: "done",
+    Exit.FAILED: "it failed, or was refused",
     Exit.USAGE: "the command line is wrong",
     Exit.NO_DAEMON: "no daemon, none could be started, or the connection was lost",
     Exit.NO_SESSION: "no such session, or several begin like that",

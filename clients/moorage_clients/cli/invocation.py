@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from moorage_clients.cli.remote import Remote
+
 
 @dataclass(frozen=True)
 class Bridge:
@@ -32,6 +34,26 @@ class DaemonStatus:
 class DaemonLogs:
     follow: bool
     lines: int
+
+
+@dataclass(frozen=True)
+class ConfigCheck:
+    flags: tuple[str, ...]  # of the daemon that is asked
+
+
+@dataclass(frozen=True)
+class ConfigShow:
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Doctor:
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Completion:
+    shell: str
 
 
 @dataclass(frozen=True)
@@ -109,6 +131,10 @@ Command = (
     | DaemonStop
     | DaemonStatus
     | DaemonLogs
+    | ConfigCheck
+    | ConfigShow
+    | Doctor
+    | Completion
     | New
     | Prompt
     | Attach
@@ -120,11 +146,29 @@ Command = (
     | Status
 )
 
+# About this machine: they have no use for a daemon's address.
+LOCAL_COMMANDS = (
+    Bridge,
+    DaemonStart,
+    DaemonRun,
+    DaemonStop,
+    DaemonStatus,
+    DaemonLogs,
+    ConfigCheck,
+    ConfigShow,
+    Doctor,
+    Completion,
+)
+
 
 @dataclass(frozen=True)
 class Invocation:
-    """A command, and what was said about all commands."""
+    """A command, and what was said about all commands.
+
+    The daemon is `remote` where one was named, else that of `state_dir`.
+    """
 
     command: Command
     state_dir: str
     json: bool
+    remote: Remote | None = None

@@ -1,10 +1,15 @@
 """A command's way to the daemon: start one if none runs, talk to it, and say what went wrong."""
 
+import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import trio
 
+from moorage_clients.bridge import launch
 from moorage_clients.cli.exits import Exit, Failure
+from moorage_clients.cli.invocation import Invocation
+from moorage_clients.cli.remote import Remote
 from moorage_clients.cli.starting import start_daemon
 from moorage_clients.client import Client, open_client
 from moorage_clients.connection import OnPermission
@@ -12,50 +17,99 @@ from moorage_clients.errors import ClientError
 from moorage_clients.identity import IdentityFile
 from moorage_clients.plain_text import plain
 from moorage_protocol.errors import NotFound, RpcError
-from moorage_protocol.rendezvous import is_alive
+from moorage_protocol.rendezvous import is_alive, read_daemon
 
 
 CONNECT_PATIENCE = 10.0  # seconds for a daemon that runs to answer `initialize`
 
+SEE_LOGS = "See: moorage doctor, moorage daemon logs"
+SEE_THERE = "Does a daemon run there, and does the address lead to it?"
+
 Work = Callable[[Client], Awaitable[Exit]]
 
 
-def run_with_client(
-    state_dir: str, work: Work, *, on_permission: OnPermission | None = None, start: bool = True
-) -> Exit:
-    """Connect to the daemon of `state_dir`, starting one if need be, and do the work.
+@dataclass(frozen=True)
+class Way:
+    """Where a daemon is, and what opens it. `hint` is what to do when it cannot be talked to."""
 
-    Raises `Failure` for whatever goes wrong between here and there.
+    address: str
+    token: str | None = field(default=None, repr=False)
+    hint: str = SEE_LOGS
+
+    @classmethod
+    def to(cls, remote: Remote) -> "Way":
+        """To a daemon that was named; raises `Failure` if there is no token to be had."""
+        return cls(remote.address, remote.token(), SEE_THERE)
+
+    @classmethod
+    def within(cls, state_dir: str) -> "Way":
+        """To the daemon of a state directory; raises `Failure` if none says where it is."""
+        daemon = read_daemon(state_dir)
+        if daemon is None:
+            raise no_daemon(state_dir)
+        return cls(f"unix:{daemon.unix}")
+
+
+def no_daemon(state_dir: str) -> Failure:
+    """None runs, and the command is none that starts one."""
+    problem = f"No daemon runs in {state_dir}."
+    return Failure(Exit.NO_DAEMON, problem, "Start one with: moorage daemon start")
+
+
+def run_with_client(
+    invocation: Invocation,
+    work: Work,
+    *,
+    on_permission: OnPermission | None = None,
+    start: bool = True,
+) -> Exit:
+    """Connect to the daemon that is meant, starting one if need be, and do the work.
+
+    A daemon that was named by its address is never started. Raises `Failure` for whatever goes
+    wrong between here and there.
     """
-    if start:
-        start_daemon(state_dir)
-    elif not is_alive(state_dir):
-        raise Failure(
-            Exit.NO_DAEMON,
-            f"No daemon runs in {state_dir}.",
-            "Start one with: moorage daemon start",
-        )
+    if invocation.remote is not None:
+        way = Way.to(invocation.remote)
+    else:
+        if start:
+            start_daemon(invocation.state_dir)
+        elif not is_alive(invocation.state_dir):
+            raise no_daemon(invocation.state_dir)
+        way = Way.within(invocation.state_dir)
+    identity = _identity(invocation)
     try:
-        return trio.run(_work, state_dir, work, on_permission, strict_exception_groups=True)
+        return trio.run(_work, way, identity, work, on_permission, strict_exception_groups=True)
     except NotFound as error:
         raise Failure(Exit.NO_SESSION, plain(error.message)) from error
     except RpcError as error:
         raise Failure(Exit.FAILED, f"The daemon refused: {plain(error.message)}") from error
     except trio.TooSlowError as error:
-        raise Failure(Exit.NO_DAEMON, "The daemon does not answer.", SEE_LOGS) from error
+        raise Failure(Exit.NO_DAEMON, "The daemon does not answer.", way.hint) from error
     except ClientError as error:
-        raise Failure(Exit.NO_DAEMON, plain(str(error)), SEE_LOGS) from error
+        raise Failure(Exit.NO_DAEMON, plain(str(error)), way.hint) from error
 
 
-SEE_LOGS = "See: moorage daemon status, moorage daemon logs"
+def _identity(invocation: Invocation) -> IdentityFile:
+    """Who this terminal is to that daemon; another daemon knows it by another name."""
+    if invocation.remote is None:
+        return IdentityFile.in_state_dir(invocation.state_dir, "moorage")
+    try:
+        launch.prepare(invocation.state_dir)
+    except (launch.LaunchFailed, OSError) as error:
+        raise Failure(Exit.FAILED, plain(str(error))) from error
+    name = hashlib.sha256(invocation.remote.address.encode()).hexdigest()[:16]
+    return IdentityFile.in_state_dir(invocation.state_dir, f"moorage-{name}")
 
 
-async def _work(state_dir: str, work: Work, on_permission: OnPermission | None) -> Exit:
+async def _work(
+    way: Way, identity: IdentityFile, work: Work, on_permission: OnPermission | None
+) -> Exit:
     with trio.fail_after(CONNECT_PATIENCE) as connecting:
         async with open_client(
-            state_dir=state_dir,
+            way.address,
+            token=way.token,
             name="moorage",
-            identity=IdentityFile.in_state_dir(state_dir, "moorage"),
+            identity=identity,
             on_permission=on_permission,
         ) as client:
             connecting.deadline = float("inf")

@@ -49,7 +49,7 @@ def new(invocation: Invocation, command: New, screen: Screen) -> Exit:
             command.cwd,
             mode=Mode(command.mode),
             keep_siblings=True,
-            environment=lent(os.environ, screen.note),
+            environment=None if invocation.remote else lent(os.environ, screen.note),
         )
         if invocation.json:
             row = {"sessionId": started.session_id, "cwd": command.cwd, "mode": command.mode}
@@ -58,7 +58,7 @@ def new(invocation: Invocation, command: New, screen: Screen) -> Exit:
             screen.say(started.session_id + "\n")
         return Exit.OK
 
-    return run_with_client(invocation.state_dir, work)
+    return run_with_client(invocation, work)
 
 
 # ---- ls
@@ -82,7 +82,7 @@ def ls(invocation: Invocation, command: Ls, screen: Screen) -> Exit:
             _print_table(rows, _default(listed), screen)
         return Exit.OK
 
-    return run_with_client(invocation.state_dir, work)
+    return run_with_client(invocation, work)
 
 
 def _default(sessions: Sequence[SessionInfo]) -> str | None:
@@ -150,7 +150,7 @@ def log(invocation: Invocation, command: Log, screen: Screen) -> Exit:
             after = page.next
         return Exit.OK
 
-    return run_with_client(invocation.state_dir, work)
+    return run_with_client(invocation, work)
 
 
 def _entry_line(entry: msgspec.Raw) -> str:
@@ -182,7 +182,7 @@ def cancel(invocation: Invocation, command: Cancel, screen: Screen) -> Exit:
             screen.say(turn + OUTCOMES[found.outcome] + "\n")
         return Exit.OK
 
-    return run_with_client(invocation.state_dir, work)
+    return run_with_client(invocation, work)
 
 
 def kill(invocation: Invocation, command: Kill, screen: Screen) -> Exit:
@@ -205,7 +205,7 @@ def kill(invocation: Invocation, command: Kill, screen: Screen) -> Exit:
             ]})  # fmt: skip
         return Exit.OK
 
-    return run_with_client(invocation.state_dir, work)
+    return run_with_client(invocation, work)
 
 
 def _kill_line(session: str, result: KillResult) -> str:
@@ -234,7 +234,7 @@ def configure(invocation: Invocation, command: Configure, screen: Screen) -> Exi
             screen.say(_settings_line(result.overrides) + (when if command.settings else "") + "\n")
         return Exit.OK
 
-    return run_with_client(invocation.state_dir, work)
+    return run_with_client(invocation, work)
 
 
 def patch(settings: Sequence[tuple[str, str]]) -> OverridesPatch:
@@ -276,4 +276,4 @@ def status(invocation: Invocation, screen: Screen) -> Exit:
             screen.say(line + "\n")
         return Exit.OK
 
-    return run_with_client(invocation.state_dir, work, start=False)
+    return run_with_client(invocation, work, start=False)

@@ -52,7 +52,7 @@ def prompt(invocation: Invocation, command: Prompt, screen: Screen) -> Exit:
                 _print_result(screen, turn, ended)
             return ended
 
-        return run_with_client(invocation.state_dir, work, on_permission=questions)
+        return run_with_client(invocation, work, on_permission=questions)
 
 
 def _read_stdin() -> str:

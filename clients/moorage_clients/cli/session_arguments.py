@@ -1,0 +1,239 @@
+"""The words of the commands that work with sessions."""
+
+import argparse
+import math
+from pathlib import Path
+
+from moorage_clients.cli.exits import Exit
+from moorage_clients.cli.invocation import (
+    Attach,
+    Cancel,
+    Configure,
+    Consent,
+    Kill,
+    Log,
+    Ls,
+    New,
+    Prompt,
+)
+from moorage_clients.cli.parsing import (
+    SESSION,
+    WITH_DAEMON,
+    WITH_SESSION,
+    Grammar,
+    Wrong,
+    all_session_ids,
+    count,
+    directories,
+    first_session_id,
+    offers,
+    place,
+    seconds,
+    seq,
+    session_ids,
+)
+
+
+SETTINGS = ("model", "model_provider", "temperature")
+
+
+def add_session_commands(grammar: Grammar) -> None:
+    """Add them, those that a person needs first in front."""
+    for add in (_new, _prompt, _attach, _ls, _log, _cancel, _kill, _configure):
+        add(grammar)
+
+
+def _new(grammar: Grammar) -> None:
+    parser = grammar.command(
+        "new", "start a session and print its id", _build_new,
+        about="Commands in it find what this shell finds: PATH, VIRTUAL_ENV and SSH_AUTH_SOCK "
+        "of this terminal go with the session, and nothing else of its environment. Over "
+        "--connect nothing goes: the daemon may be on another machine, and --cwd is a path there.",
+        examples=("moorage new", "moorage new --cwd ~/project --mode chat",
+                  "env -u SSH_AUTH_SOCK moorage new        without your ssh agent"),
+    )  # fmt: skip
+    cwd = parser.add_argument("--cwd", metavar="DIR", help="where it works (default: here)")
+    offers(cwd, directories)
+    parser.add_argument(
+        "--mode", choices=("chat", "code"), default="code", help="what it is for (default: code)"
+    )
+
+
+def _build_new(found: argparse.Namespace) -> New:
+    given = "." if found.cwd is None else found.cwd
+    path = Path(given).expanduser().absolute()
+    if found.connect is None and not path.is_dir():
+        raise Wrong(f"--cwd: {given} is not a directory")
+    return New(str(path), found.mode)
+
+
+def _prompt(grammar: Grammar) -> None:
+    parser = grammar.command(
+        "prompt", "prompt a session and show what the agent says until the turn ends",
+        _build_prompt,
+        about="What the agent says goes to stdout, all else to stderr. Ctrl-C cancels the turn; "
+        "pressed again it leaves the turn running and goes. A question for permission is put to "
+        "you: y, n or always. Where there is no terminal, say --allow or --deny, or answer it "
+        "from elsewhere.",
+        means={Exit.OK: "the turn came to its end", Exit.FAILED: "it failed, or was refused"},
+        examples=("moorage prompt 'what does this project do?'",
+                  "git diff | moorage prompt k3f2 -",
+                  "moorage prompt --deny --timeout 60 'sum up README.md' > summary.txt"),
+        exits=(*WITH_SESSION[:-1], Exit.CANCELLED, Exit.KILLED, Exit.DETACHED),
+    )  # fmt: skip
+    words = parser.add_argument(
+        "words", metavar="[SESSION] TEXT", nargs="+",
+        help=f"{SESSION}; the prompt, - reads it from stdin",
+    )  # fmt: skip
+    offers(words, first_session_id)
+    parser.add_argument("--on-busy", choices=("queue", "refuse", "supersede"), default="queue",
+                        help="when a turn runs already (default: queue)")  # fmt: skip
+    parser.add_argument("--timeout", metavar="SECONDS", type=seconds,
+                        help="stop the turn after so long")  # fmt: skip
+    _add_consent(parser)
+
+
+def _build_prompt(found: argparse.Namespace) -> Prompt:
+    if len(found.words) > 2:
+        raise Wrong("more than [SESSION] TEXT: put the text in quotes")
+    session = found.words[0] if len(found.words) == 2 else None
+    return Prompt(session, found.words[-1], _consent(found), found.on_busy, found.timeout)
+
+
+def _add_consent(parser: argparse.ArgumentParser) -> None:
+    answer = parser.add_mutually_exclusive_group()
+    answer.add_argument("--allow", action="store_true", help="say yes to every question")
+    answer.add_argument("--deny", action="store_true", help="say no to every question")
+
+
+def _consent(found: argparse.Namespace) -> Consent:
+    return Consent(found.allow, found.deny)
+
+
+def _attach(grammar: Grammar) -> None:
+    parser = grammar.command(
+        "attach", "follow a session, and prompt it line by line",
+        lambda found: Attach(found.session, found.after, found.watch, _consent(found)),
+        about="A line is a prompt, or answers the question that is open. Ctrl-C cancels what "
+        "runs; /quit, Ctrl-D, or Ctrl-C while nothing runs leave. The session goes on in any "
+        "case. A daemon that is restarted meanwhile is waited for, and nothing is missed.",
+        examples=("moorage attach", "moorage attach k3f2 --from 120",
+                  "moorage attach k3f2 --watch --json | jq -c .update"),
+        exits=(*WITH_SESSION, Exit.DETACHED),
+    )  # fmt: skip
+    _add_session(parser)
+    parser.add_argument("--from", metavar="SEQ", dest="after", type=place, default=0,
+                        help="show the log from there, or from 'now' (default: all)")  # fmt: skip
+    parser.add_argument("--watch", action="store_true", help="only look: no prompts, no questions")
+    _add_consent(parser)
+
+
+def _add_session(parser: argparse.ArgumentParser, *, killed: bool = False) -> None:
+    session = parser.add_argument("session", metavar="SESSION", nargs="?", help=SESSION)
+    offers(session, all_session_ids if killed else session_ids)
+
+
+def _ls(grammar: Grammar) -> None:
+    parser = grammar.command(
+        "ls", "list the sessions, the last used first", lambda found: Ls(found.all),
+        about="The one with * is the default of the directory you are in.",
+        examples=("moorage ls", "moorage ls --all --json | jq -r .sessions[].sessionId"),
+    )  # fmt: skip
+    parser.add_argument("--all", action="store_true", help="also killed ones, and other people's")
+
+
+def _log(grammar: Grammar) -> None:
+    parser = grammar.command(
+        "log", "print the log of a session, of a killed one too",
+        lambda found: Log(found.session, tuple(found.kind), found.after),
+        about="An entry a line: its number, when, the turn, what it is, and what it says. Kinds "
+        "are message, tool, plan, update, state, prompt, begin, ask, answer, intent, result, "
+        "override and verdict.",
+        examples=("moorage log k3f2 --kind prompt --kind verdict",
+                  "moorage log k3f2 --from 120 --json"),
+        exits=WITH_SESSION[:-1],
+    )  # fmt: skip
+    _add_session(parser, killed=True)
+    parser.add_argument("--kind", action="append", default=[], help="only entries of this kind")
+    parser.add_argument("--from", metavar="SEQ", dest="after", type=seq, default=0,
+                        help="begin at this entry")  # fmt: skip
+
+
+def _cancel(grammar: Grammar) -> None:
+    parser = grammar.command(
+        "cancel", "ask the turn that runs to stop",
+        lambda found: Cancel(found.session, found.scope, found.generation),
+        about="It answers at once; the turn then ends within the grace, with a verdict on record.",
+        examples=("moorage cancel", "moorage cancel k3f2 --scope all"),
+        exits=WITH_SESSION,
+    )  # fmt: skip
+    _add_session(parser)
+    parser.add_argument("--scope", choices=("current", "queued", "all"),
+                        help="which turns (default: the one that runs)")  # fmt: skip
+    parser.add_argument("--generation", metavar="N", type=count, help="only if it is this turn")
+
+
+def _kill(grammar: Grammar) -> None:
+    parser = grammar.command(
+        "kill", "end sessions for ever, with every process of them", _build_kill,
+        about="It needs neither the agent nor a client nor free disk. The log can still be read.",
+        examples=("moorage kill k3f2 --reason 'runs in circles'", "moorage kill --all"),
+        exits=(*WITH_DAEMON, Exit.NO_SESSION),
+    )  # fmt: skip
+    sessions = parser.add_argument("sessions", metavar="SESSION", nargs="*",
+                                   help="ids or starts of ids")  # fmt: skip
+    offers(sessions, session_ids)
+    parser.add_argument("--all", action="store_true", help="all sessions that are not killed yet")
+    parser.add_argument("--reason", help="to be read in the log")
+
+
+def _build_kill(found: argparse.Namespace) -> Kill:
+    if bool(found.sessions) == found.all:
+        raise Wrong("name the sessions, or say --all")
+    return Kill(tuple(found.sessions), found.all, found.reason)
+
+
+def _configure(grammar: Grammar) -> None:
+    parser = grammar.command(
+        "configure", "change the model settings of a session, or show them", _build_configure,
+        about="They hold from the next turn on, survive restarts, and end with the session. All "
+        "or none of them are taken.",
+        examples=("moorage configure k3f2 model=small temperature=0.2",
+                  "moorage configure model_provider=      back to the default"),
+        exits=WITH_SESSION,
+    )  # fmt: skip
+    words = parser.add_argument(
+        "words", metavar="[SESSION] KEY=VALUE", nargs="*",
+        help=f"{', '.join(SETTINGS)}; KEY= goes back to the default",
+    )  # fmt: skip
+    offers(words, _session_or_setting)
+
+
+def _session_or_setting(
+    prefix: str, parsed_args: argparse.Namespace, **_: object
+) -> dict[str, str]:
+    settings = {f"{name}=": "" for name in SETTINGS}
+    return settings | first_session_id(prefix, parsed_args)
+
+
+def _build_configure(found: argparse.Namespace) -> Configure:
+    words: list[str] = found.words
+    session = words.pop(0) if words and "=" not in words[0] else None
+    settings: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in SETTINGS:
+            raise Wrong(f"{word!r}: settings are KEY=VALUE with {', '.join(SETTINGS)}")
+        settings[key] = value
+    if settings.get("temperature"):
+        _check_temperature(settings["temperature"])
+    return Configure(session, tuple(settings.items()))
+
+
+def _check_temperature(value: str) -> None:
+    try:
+        is_number = math.isfinite(float(value))
+    except ValueError:
+        is_number = False
+    if not is_number:
+        raise Wrong(f"temperature={value}: not a number")
