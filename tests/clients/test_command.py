@@ -368,6 +368,17 @@ async def test_attach_shows_the_log_and_sends_lines_as_prompts_in_order(
     assert found == Ended(Exit.OK, "of before.\n", "")
 
 
+async def test_script_that_says_nothing_sees_what_there_was(daemon: FakeDaemon) -> None:
+    async def serve(visitor: Visitor) -> None:
+        await list_one(visitor, daemon)
+        await visitor.answer(await visitor.expect("_moorage/session/attach"), snapshot(2))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await visitor.send(**update(1, "of "))
+        await visitor.send(**update(2, "before"))
+
+    assert await against(daemon, serve, "attach") == Ended(Exit.OK, "of before\n", "")
+
+
 async def test_quit_leaves_an_attachment(daemon: FakeDaemon) -> None:
     async def serve(visitor: Visitor) -> None:
         await list_one(visitor, daemon)

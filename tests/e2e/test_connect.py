@@ -45,6 +45,7 @@ def test_session_lives_its_whole_life_over_a_websocket(
     rows = {row["sessionId"]: row for row in json.loads(run("ls", "--json").out)["sessions"]}
     assert rows[session]["owner"] == rows[second]["owner"]
     assert "hello there" in run("log", session, "--kind", "message").out
+    assert "hello there" in run("attach", session, "--from", "1").out
     assert "model=m" in run("configure", session, "model=m").out
     assert "mooraged" in run("status").out
     assert "nothing runs" in run("cancel", session, "--scope", "all").out

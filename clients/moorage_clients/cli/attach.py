@@ -83,7 +83,7 @@ class Seat:
     acts: bool
     _running: int | None = None  # the generation of the turn that runs
     _prompts: int = 0  # ours, not answered
-    _answered: trio.Event = field(default_factory=trio.Event)
+    _news: trio.Event = field(default_factory=trio.Event)
 
     async def follow(self) -> Exit:
         """Show the session until it ends or the person leaves."""
@@ -111,6 +111,8 @@ class Seat:
                 async for message in self.attachment:
                     self._note_turn(message)
                     self.view.show(message)
+                    if message.seq == self.attachment.snapshot.seq:
+                        self._tell()
                 return self._ended()
             except ConnectionLost as error:
                 self.view.note(f"The connection is lost ({error.problem}). Waiting for the daemon.")
@@ -164,13 +166,21 @@ class Seat:
             elif line.strip():
                 await self._prompt(line)  # one behind the other, as typed
         if line is None and not sys.stdin.isatty():
-            while self._prompts:  # a script's last prompt is to be seen to its end
-                await self._answered.wait()
+            await self._nothing_left()
         leave(Exit.OK)
+
+    async def _nothing_left(self) -> None:
+        """Wait until a script has seen what there was before it, and its prompts to their end."""
+        while self._prompts or (self.attachment.seq or 0) < self.attachment.snapshot.seq:
+            await self._news.wait()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, trio.Event()
+        news.set()
 
     async def _prompt(self, text: str) -> None:
         while self._prompts >= MAX_PROMPTS:
-            await self._answered.wait()
+            await self._news.wait()
         with suppress(ConnectionLost):  # said by whoever shows the session
             await self.client.submit(self.attachment.session_id, text, self._take_answer)
             self._prompts += 1
@@ -180,8 +190,7 @@ class Seat:
         if isinstance(outcome, RpcError) and not isinstance(outcome, TurnFailed):
             self.view.note(f"Not taken: {plain(outcome.message)}")
         self._prompts -= 1
-        answered, self._answered = self._answered, trio.Event()
-        answered.set()
+        self._tell()
 
     async def _watch_for_ctrl_c(self, nursery: trio.Nursery, leave: Leave) -> None:
         with trio.open_signal_receiver(signal.SIGINT) as presses:
