@@ -43,6 +43,7 @@ from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.port import Store
 from moorage_daemon.store.sqlite import open_sqlite
 from moorage_daemon.transports.gate import Gate, token_check
+from moorage_daemon.transports.room import open_room
 from moorage_daemon.transports.unix import bind, serve_unix
 from moorage_daemon.transports.websocket import open_websocket
 from moorage_protocol import __version__
@@ -288,13 +289,13 @@ def _gate_for(settings: Settings, state: StateDir) -> Callable[[int], Gate]:
 @asynccontextmanager
 async def open_listeners(app: App, settings: Settings, state: StateDir) -> AsyncGenerator[App]:
     """Let clients in. On leaving: no new ones, every turn its verdict, everybody the rest of it."""
-    listener = bind(state.socket_path)
+    listener, room = bind(state.socket_path), open_room()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_unix, listener, app.serve, app.desk.sessions.supervisors)
+        nursery.start_soon(serve_unix, listener, app.serve, app.desk.sessions.supervisors, room)
         async with AsyncExitStack() as stack:
             if settings.websocket is not None:
                 app.websocket_port = await stack.enter_async_context(
-                    open_websocket(settings.websocket, _gate_for(settings, state), app.serve)
+                    open_websocket(settings.websocket, _gate_for(settings, state), app.serve, room)
                 )
             try:
                 yield app

@@ -9,14 +9,18 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import trio
 
 from moorage_daemon.connection.transport import TransportClosed
 from moorage_daemon.processes.ancestry import is_descendant
+from moorage_daemon.transports.room import RETRY, Door, Room
 from moorage_daemon.transports.writing import write_patiently
-from moorage_protocol.framing import Framed, StreamFramer
+from moorage_protocol import jsonrpc
+from moorage_protocol.errors import Overloaded
+from moorage_protocol.framing import Framed, StreamFramer, join_lines
 from moorage_protocol.rendezvous import open_address
 
 
@@ -24,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 READ_BYTES = 64 * 2**10
 BACKLOG = 128
+TOO_MANY = join_lines([jsonrpc.encode_error(None, Overloaded("Too many clients at once"))])
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -77,47 +82,48 @@ async def serve_unix(
     listener: trio.socket.SocketType,
     serve: Callable[[SocketTransport], Awaitable[None]],
     tools: Callable[[], Collection[int]],
+    room: Room,
 ) -> None:
     """Accept clients until the listener is closed, serve them until cancelled.
 
     `tools` are the pids of the tool supervisors.
     """
+    door = Door()
     async with trio.open_nursery() as nursery:
         while True:
             try:
-                sock = await _accept(listener)
+                sock, _ = await door.next(listener.accept)
             except trio.ClosedResourceError:
                 return
-            if _is_welcome(sock, tools()):
-                nursery.start_soon(_serve_one, sock, serve)
-            else:
+            if not _is_welcome(sock, tools(), door):
                 sock.close()
+            elif not room.has_place():
+                await _turn_away(sock)
+            else:
+                nursery.start_soon(_serve_one, sock, serve, room)
 
 
-async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
-    """The next client; where descriptors run out, wait for one instead of spinning."""
-    while True:
-        try:
-            sock, _ = await listener.accept()
-        except OSError as error:
-            logger.warning("cannot accept a client", exc_info=error)
-            await trio.sleep(0.1)
-        else:
-            return sock
+async def _turn_away(sock: trio.socket.SocketType) -> None:
+    """Say that there are too many clients, and close. An empty buffer takes it at once."""
+    with sock, suppress(OSError), trio.move_on_after(RETRY):
+        await sock.send(TOO_MANY)
 
 
 async def _serve_one(
-    sock: trio.socket.SocketType, serve: Callable[[SocketTransport], Awaitable[None]]
+    sock: trio.socket.SocketType,
+    serve: Callable[[SocketTransport], Awaitable[None]],
+    room: Room,
 ) -> None:
     try:
-        await serve(SocketTransport(sock))
+        with room.place():
+            await serve(SocketTransport(sock))
     except Exception:
         logger.exception("a connection broke")  # and no other one with it
     finally:
         sock.close()
 
 
-def _is_welcome(sock: trio.socket.SocketType, tools: Collection[int]) -> bool:
+def _is_welcome(sock: trio.socket.SocketType, tools: Collection[int], door: Door) -> bool:
     if not hasattr(socket, "SO_PEERCRED"):
         return True  # other systems: the directory's mode alone keeps others out
     found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -125,7 +131,11 @@ def _is_welcome(sock: trio.socket.SocketType, tools: Collection[int]) -> bool:
     if uid != os.geteuid():
         logger.warning("another user's program was turned away", extra={"uid": uid})
         return False
-    if is_descendant(pid, tools):
-        logger.warning("a tool's program was turned away", extra={"pid": pid})
+    try:
+        is_of_a_tool = is_descendant(pid, tools)
+    except OSError as error:  # the client has the last descriptor, so nobody can look
+        door.say(error)
         return False
-    return True
+    if is_of_a_tool:
+        logger.warning("a tool's program was turned away", extra={"pid": pid})
+    return not is_of_a_tool

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
+from typing import Any, cast
 
 import trio
 from websockets.exceptions import ConnectionClosed, InvalidState
@@ -26,6 +27,7 @@ from moorage_daemon.connection.transport import TransportClosed
 from moorage_daemon.identity import Principal
 from moorage_daemon.settings import WebsocketAddress
 from moorage_daemon.transports.gate import SUBPROTOCOL, Gate
+from moorage_daemon.transports.room import KEPT_LOCAL, MAX_STRANGERS, PatientListener, Room
 from moorage_daemon.transports.writing import STALL, write_patiently
 from moorage_protocol.framing import MAX_FRAME_BYTES, Framed
 
@@ -44,7 +46,28 @@ BODIES = {
     HTTPStatus.FORBIDDEN: "Origin not allowed.\n",
     HTTPStatus.NOT_FOUND: "Not found.\n",
     HTTPStatus.MISDIRECTED_REQUEST: "Host not served.\n",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Try again later.\n",
 }
+
+
+class Strangers:
+    """Who is in its handshake: no more than `MAX_STRANGERS`, or those who wait are dropped."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[ServerConnection, None] = {}  # in the order in which they came
+
+    @asynccontextmanager
+    async def one(self, channel: ServerConnection) -> AsyncGenerator[None]:
+        """One stranger's handshake; the one that takes longest makes room for it."""
+        if len(self._waiting) >= MAX_STRANGERS:
+            longest = next(iter(self._waiting))
+            del self._waiting[longest]
+            await trio.aclose_forcefully(longest.stream)
+        self._waiting[channel] = None
+        try:
+            yield
+        finally:
+            self._waiting.pop(channel, None)
 
 
 class Channel(ServerConnection):
@@ -56,10 +79,16 @@ class Channel(ServerConnection):
     """
 
     principal: Principal
+    strangers: Strangers
     on_due: Callable[[], None] | None = None
     heard_at: float = 0.0
     asked_at: float | None = None
     is_cut: bool = False
+
+    async def handshake(self, *how: Any, **settings: Any) -> None:
+        """Shake hands, as one stranger of a few."""
+        async with self.strangers.one(self):
+            await super().handshake(*how, **settings)
 
     def ask_for_life(self) -> bool:
         """Ping a silent client; False when it has been silent for too long.
@@ -162,7 +191,26 @@ class _Clients:
     """The clients of one listener, and how each of them is ended."""
 
     serve: Serve
+    room: Room
+    strangers: Strangers = field(default_factory=Strangers)
     open: dict[Channel, trio.CancelScope] = field(default_factory=dict[Channel, trio.CancelScope])
+
+    def meet(self, *arguments: Any, **settings: Any) -> Channel:
+        """A client that has not shown anything yet."""
+        channel = Channel(*arguments, **settings)
+        channel.strangers = self.strangers
+        return channel
+
+    def admit(self, gate: Gate, channel: ServerConnection, request: Request) -> Response | None:
+        """Ask the gate; who may come in is told if there is no room."""
+        found = gate.check(request.path, request.headers)
+        if isinstance(found, Principal) and not self.room.has_place(keep=KEPT_LOCAL):
+            found = HTTPStatus.SERVICE_UNAVAILABLE
+        if isinstance(found, HTTPStatus):
+            return channel.respond(found, BODIES[found])
+        assert isinstance(channel, Channel)
+        channel.principal = found
+        return None
 
     async def handle(self, channel: ServerConnection) -> None:
         """Serve one client; nothing that must outlive it runs in this task."""
@@ -170,7 +218,7 @@ class _Clients:
         _tune(channel)
         channel.heard_at = trio.current_time()
         try:
-            with trio.CancelScope() as self.open[channel]:
+            with self.room.place(), trio.CancelScope() as self.open[channel]:
                 await self.serve(WebSocketTransport(channel), channel.principal)
         finally:
             del self.open[channel]
@@ -191,23 +239,23 @@ class _Clients:
 
 @asynccontextmanager
 async def open_websocket(
-    address: WebsocketAddress, gate_for: Callable[[int], Gate], serve_client: Serve
+    address: WebsocketAddress, gate_for: Callable[[int], Gate], serve_client: Serve, room: Room
 ) -> AsyncGenerator[int]:
     """Listen; gives the port. On leaving the clients get a closing handshake, within a bound."""
     _hush(logging.getLogger("websockets.server"))
     listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
     port: int = listeners[0].socket.getsockname()[1]
-    clients = _Clients(serve_client)
+    clients = _Clients(serve_client, room)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(clients.keep_alive)
         server: Server = await nursery.start(
             partial(
                 serve,
                 clients.handle,
-                listeners=listeners,
+                listeners=[cast("trio.SocketListener", PatientListener(it)) for it in listeners],
                 compression=None,
-                create_connection=Channel,
-                process_request=partial(_admit, gate_for(port)),
+                create_connection=cast("type[Channel]", clients.meet),
+                process_request=partial(clients.admit, gate_for(port)),
                 process_response=_name,
                 select_subprotocol=_select,
                 server_header=None,
@@ -224,15 +272,6 @@ async def open_websocket(
             with trio.move_on_after(CLOSE_TIMEOUT + 1, shield=True):
                 await server.aclose()
             nursery.cancel_scope.cancel()
-
-
-def _admit(gate: Gate, channel: ServerConnection, request: Request) -> Response | None:
-    found = gate.check(request.path, request.headers)
-    if isinstance(found, HTTPStatus):
-        return channel.respond(found, BODIES[found])
-    assert isinstance(channel, Channel)
-    channel.principal = found
-    return None
 
 
 def _name(_channel: ServerConnection, _request: Request, response: Response) -> None:

@@ -11,6 +11,7 @@ import trio.testing
 from moorage_daemon.identity import LOCAL, Principal
 from moorage_daemon.settings import WebsocketAddress
 from moorage_daemon.transports.gate import Gate, token_check
+from moorage_daemon.transports.room import Room
 from moorage_daemon.transports.websocket import WebSocketTransport, open_websocket
 from moorage_protocol.moorage import Role
 from tests.daemon.harness import Daemon
@@ -57,7 +58,7 @@ def sockets_clock() -> trio.testing.MockClock:
 async def listen_for(daemon: Daemon) -> AsyncGenerator[Listener]:
     """Let WebSocket clients in to a running core."""
     address = WebsocketAddress("127.0.0.1", 0)
-    async with open_websocket(address, gate_for, daemon.app.serve) as port:
+    async with open_websocket(address, gate_for, daemon.app.serve, Room(1000)) as port:
         yield Listener(port)
 
 
@@ -77,7 +78,7 @@ def open_listener() -> Open:
             await serve(transport, principal)
 
         address = WebsocketAddress("127.0.0.1", 0)
-        async with open_websocket(address, gate_for, note_and_serve) as port:
+        async with open_websocket(address, gate_for, note_and_serve, Room(1000)) as port:
             listener.port = port
             yield listener
 

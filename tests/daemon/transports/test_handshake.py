@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from moorage_daemon.connection.transport import TransportClosed
 from moorage_daemon.identity import Principal
 from moorage_daemon.settings import WebsocketAddress
+from moorage_daemon.transports.room import Room
 from moorage_daemon.transports.websocket import (
     BODIES,
     OPEN_TIMEOUT,
@@ -237,7 +238,7 @@ async def test_other_loopback_has_the_same_gate() -> None:
     async def serve(_transport: WebSocketTransport, principal: Principal) -> None:
         served.append(principal)
 
-    async with open_websocket(WebsocketAddress("::1", 0), gate_for, serve) as port:
+    async with open_websocket(WebsocketAddress("::1", 0), gate_for, serve, Room(9)) as port:
         for host, status in ((f"[::1]:{port}", 101), (f"[::2]:{port}", 421)):
             async with await trio.open_tcp_stream("::1", port) as stream:
                 client = RawClient(stream)

@@ -19,6 +19,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from moorage_daemon.connection.transport import Transport, TransportClosed
+from moorage_daemon.transports.room import Room
 from moorage_daemon.transports.unix import SocketTransport, bind, serve_unix
 from moorage_protocol import jsonrpc
 from moorage_protocol.framing import MAX_FRAME_BYTES, join_lines, join_with_headers
@@ -91,7 +92,9 @@ async def listening(
     listener = bind(path)
     with listener:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_unix, listener, daemon.app.serve, lambda: tools or set())
+            nursery.start_soon(
+                serve_unix, listener, daemon.app.serve, lambda: tools or set(), Room(100)
+            )
             yield listener
             nursery.cancel_scope.cancel()
 
@@ -376,7 +379,7 @@ async def test_connection_that_breaks_is_one_connection_less_and_nothing_else(
 
     listener = bind(tmp_path / "sock")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_unix, listener, serve, set[int])
+        nursery.start_soon(serve_unix, listener, serve, set[int], Room(100))
         async with dial(tmp_path / "sock") as other, dial(tmp_path / "sock") as client:
             await client.send(b"break")
             assert await client.hear() is None
@@ -430,7 +433,7 @@ async def test_without_free_descriptors_clients_wait_and_nothing_spins(
     exhausted = Exhausted(listener)
     async with trio.open_nursery() as nursery:
         socket_like = cast("trio.socket.SocketType", exhausted)
-        nursery.start_soon(serve_unix, socket_like, answer, set[int])
+        nursery.start_soon(serve_unix, socket_like, answer, set[int], Room(100))
         async with dial(tmp_path / "sock") as client:
             await trio.sleep(1)
             assert exhausted.tries < 20
