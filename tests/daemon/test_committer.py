@@ -5,7 +5,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from moorage_daemon.agents.port import Stage
-from moorage_daemon.log.committer import RETRY_FULL
+from moorage_daemon.log.committer import MAX_LOGS, RETRY_FULL
 from moorage_daemon.store.model import Entry, Kind
 from moorage_daemon.store.port import Change
 from moorage_protocol.errors import RpcError, SessionState, StorageError
@@ -91,6 +91,31 @@ async def test_what_somebody_waits_for_goes_before_what_is_streamed(
     held, following = daemon.store.commits[before : before + 2]
     assert turns[3][0] not in {change.session for change in held}
     assert turns[3][0] == following[0].session
+
+
+async def test_what_somebody_waits_for_is_written_alone_and_output_in_small_batches(
+    daemon: Daemon, client: Client
+) -> None:
+    streaming = [await a_turn(daemon, client) for _ in range(MAX_LOGS + 1)]
+    waiting = [await client.new() for _ in range(3)]
+    daemon.store.hold()
+    client.prompt(waiting[0])
+    await wait_all_tasks_blocked()
+    for _, _, performance in streaming:
+        performance.begin(saying("some output"))
+    await wait_all_tasks_blocked()
+    client.prompt(waiting[1])
+    client.prompt(waiting[2])
+    await wait_all_tasks_blocked()
+    before = len(daemon.store.commits)
+
+    daemon.store.release()
+    await wait_all_tasks_blocked()
+
+    commits = [[change.session for change in commit] for commit in daemon.store.commits[before:]]
+    assert commits[:2] == [waiting[:1], waiting[1:]]
+    assert [len(commit) for commit in commits[2:]] == [MAX_LOGS, 1]
+    assert {*commits[2], *commits[3]} == {session for session, _, _ in streaming}
 
 
 # ---- a full disk

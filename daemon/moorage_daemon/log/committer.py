@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import trio
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 ROOM_FOR_ALL = 8 * 2**20  # bytes of all sessions that may wait for the disk before agents do
 BATCH = 2**19  # bytes of output in one commit: more would keep those waiting who wait for the next
+MAX_LOGS = 32  # sessions with output in one commit: each is at least a page of its own to write
 RETRY_FULL = 0.25  # seconds between attempts while the disk is full
 READ_ENTRIES = 1000  # rows of one page: bounded beside its bytes
 
@@ -54,6 +56,7 @@ class Committer:
         self._awaited: dict[Log, None] = {}
         self._waiting_bytes = 0
         self._control_waits = False
+        self._was_alone = False
         self._work = trio.Event()
         self._progress = trio.Event()
         self._closing = False
@@ -130,21 +133,31 @@ class Committer:
             self._work.set()
 
     def _take(self) -> list[_Part]:
-        """The next batch: what somebody waits for, then the rest in the order it came."""
-        parts: list[_Part] = []
-        room = BATCH
-        for log in [*self._awaited, *self._dirty]:
-            if room <= 0 and log not in self._awaited:
-                break
-            size = self._dirty.pop(log, None)
-            if size is not None:
-                parts.append(_Part(log, log.take(), size))
-                room -= size
+        """The next batch: what somebody waits for and, every other time at least, the output that
+        has waited longest. Alone, the little that is waited for is written in no time."""
+        urgent = [*self._awaited]
         self._awaited.clear()
         self._control_waits = False  # what there is of it is in this batch
+        parts = [self._part(log) for log in urgent if log in self._dirty]
+        self._was_alone = bool(parts) and not self._was_alone
+        if not self._was_alone:
+            parts += self._output(BATCH - sum(part.size for part in parts))
         if self._dirty:
             self._work.set()
         return parts
+
+    def _output(self, room: int) -> list[_Part]:
+        parts: list[_Part] = []
+        for log in list(islice(self._dirty, MAX_LOGS)):
+            parts.append(self._part(log))
+            room -= parts[-1].size
+            if room <= 0:
+                break
+        return parts
+
+    def _part(self, log: Log) -> _Part:
+        size = self._dirty.pop(log)
+        return _Part(log, log.take(), size)
 
     async def _write(self, batch: list[_Part]) -> None:
         try:
