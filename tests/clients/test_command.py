@@ -458,6 +458,27 @@ async def test_list_is_a_table_of_what_is_not_killed(daemon: FakeDaemon) -> None
     assert f"A title  {daemon.state_dir.parent}" in line
 
 
+@pytest.mark.parametrize(("variable", "coloured"), [("FORCE_COLOR", True), ("NO_COLOR", False)])
+async def test_states_in_the_table_are_coloured_where_it_was_asked_for(
+    daemon: FakeDaemon, variable: str, coloured: bool
+) -> None:
+    async def serve() -> None:
+        visitor = await visited(daemon)
+        found = row(S, "/", title="\x1b[31mred")
+        found["_meta"]["moorage"]["state"] = "running"
+        await visitor.answer(await visitor.expect("session/list"), {"sessions": [found]})
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            found = await moorage(daemon.state_dir, "ls", env={**os.environ, variable: "1"})
+
+    line = found.out.splitlines()[1]
+    assert ("\x1b[32mrunning\x1b[0m" in line) is coloured
+    assert "\x1b[31m" not in line
+    assert "  red  " in line
+
+
 async def test_log_is_read_page_by_page_and_filtered_by_the_daemon(daemon: FakeDaemon) -> None:
     async def serve(visitor: Visitor) -> None:
         await list_one(visitor, daemon)

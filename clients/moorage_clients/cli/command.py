@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from moorage_clients.cli import arguments, invocation as said
+from moorage_clients.cli.colour import Style
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Invocation
 
@@ -31,9 +32,12 @@ def _tell(failure: Failure, *, as_json: bool) -> None:
         error = {"type": "error", "message": failure.problem, "exit": int(failure.code)}
         print(json.dumps(error | ({"hint": failure.hint} if failure.hint else {})))
         return
-    print(f"moorage: {failure.problem}", file=sys.stderr)
+    from moorage_clients.cli.screen import open_screen
+
+    notes = open_screen().notes
+    notes.write(f"{notes.paint('moorage:', Style.BAD)} {failure.problem}\n")
     if failure.hint:
-        print(failure.hint, file=sys.stderr)
+        notes.write(f"{failure.hint}\n")
 
 
 def _dispatch(invocation: Invocation) -> int:

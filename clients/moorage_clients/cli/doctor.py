@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import trio
 
 from moorage_clients.cli.asking import ask
+from moorage_clients.cli.colour import Style
 from moorage_clients.cli.daemon_findings import look_at_daemon
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Doctor, Invocation
@@ -21,7 +22,11 @@ from moorage_protocol.checkup import Checkup, Finding, State
 
 
 REINSTALL = "Install moorage again: command and daemon belong together."
-WORDS = {State.GOOD: "ok", State.WEAK: "warning", State.BROKEN: "problem"}
+WORDS = {
+    State.GOOD: ("ok", Style.GOOD),
+    State.WEAK: ("warning", Style.CAREFUL),
+    State.BROKEN: ("problem", Style.BAD),
+}
 
 
 def doctor(invocation: Invocation, command: Doctor, screen: Screen) -> Exit:
@@ -61,7 +66,8 @@ def _print(findings: Sequence[Finding], screen: Screen) -> None:
     width = max(len(finding.name) for finding in findings)
     indent = " " * 9
     for finding in findings:
-        word = WORDS[finding.state].ljust(7)
+        word, style = WORDS[finding.state]
+        word = screen.words.paint(word.ljust(7), style)
         screen.say(f"{word}  {finding.name.ljust(width)}  {plain(finding.said)}\n")
         if finding.advice:
             screen.say(f"{indent}{' ' * width}  → {plain(finding.advice)}\n")

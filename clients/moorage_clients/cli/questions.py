@@ -13,6 +13,7 @@ from typing import cast
 import msgspec
 import trio
 
+from moorage_clients.cli.colour import Style
 from moorage_clients.cli.invocation import Consent
 from moorage_clients.cli.transcript import View
 from moorage_clients.plain_text import visible
@@ -92,8 +93,10 @@ class Questions:
             return await self._ask(question)
 
     async def _ask(self, question: PermissionParams) -> str:
-        for line in question_lines(question.tool_call):
-            self._view.note(line)
+        asked, *details = question_lines(question.tool_call)
+        self._view.note(asked, Style.ASKING)
+        for line in details:
+            self._view.note(line, Style.PLAIN)
         try:
             self.is_asking = True
             if self._listen is not None:
@@ -114,7 +117,7 @@ class Questions:
     ) -> PermissionOption | None:
         offered = [said for said in Word if option_for(said, options) is not None]
         while True:
-            self._view.note(f"Allow it? {' / '.join(offered)}")
+            self._view.note(f"Allow it? {' / '.join(offered)}", Style.ASKING)
             line = await listen()
             if line is None:
                 return None

@@ -5,11 +5,14 @@ sees what goes on. On a terminal both are one text, and a line is ended before t
 """
 
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import TextIO
 
 import msgspec
+
+from moorage_clients.cli.colour import Style, painted, wants_colour
 
 
 @dataclass(eq=False)
@@ -18,6 +21,11 @@ class Channel:
 
     stream: TextIO
     is_open: bool = False
+    has_colours: bool = False
+
+    def paint(self, text: str, style: Style) -> str:
+        """The text as it is to be written here."""
+        return painted(text, style) if self.has_colours else text
 
     def write(self, text: str) -> None:
         """Write a piece of text and have it seen."""
@@ -44,16 +52,16 @@ class Screen:
         self.notes.end_line()
         self.words.write(text)
 
-    def remark(self, text: str) -> None:
+    def remark(self, text: str, style: Style = Style.FAINT) -> None:
         """Write a piece of a line beside it."""
         self._make_room()
-        self.notes.write(text)
+        self.notes.write(self.notes.paint(text, style))
 
-    def note(self, line: str) -> None:
+    def note(self, line: str, style: Style = Style.FAINT) -> None:
         """Write a line beside it."""
         self._make_room()
         self.notes.end_line()
-        self.notes.write(line + "\n")
+        self.notes.write(self.notes.paint(line, style) + "\n")
 
     def _make_room(self) -> None:
         """End the agent's line for a person's eyes; a file gets its words unbroken."""
@@ -79,4 +87,8 @@ def open_screen() -> Screen:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr, unused-ignore]
-    return Screen()
+    words, notes = (
+        Channel(stream, has_colours=wants_colour(stream, os.environ))
+        for stream in (sys.stdout, sys.stderr)
+    )
+    return Screen(words, notes)

@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 
 from moorage_clients.cli.choosing import choose, is_killed, last_of, live_row, matching, short_ids
+from moorage_clients.cli.colour import Style
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Cancel, Configure, Invocation, Kill, Log, Ls, New
 from moorage_clients.cli.lending import lent
@@ -25,12 +26,22 @@ from moorage_protocol.moorage import (
     OverridesPatch,
     Scope,
     SessionInfo,
+    State,
 )
 
 
 PAGE = 500  # entries asked for at once
 TITLE_WIDTH = 40  # characters in the table
+KIND_WIDTH = 16  # characters; those of this version have up to 8
 SUMMARY_WIDTH = 100  # characters of an entry in a log
+
+STATES: dict[str, Style] = {
+    State.RUNNING: Style.GOOD,
+    State.REQUIRES_ACTION: Style.ASKING,
+    State.PAUSED: Style.CAREFUL,
+    State.KILLED: Style.FAINT,
+    State.STORAGE_FAILED: Style.BAD,
+}
 
 OUTCOMES = {
     CancelOutcome.FIRED: "it stops",
@@ -101,15 +112,20 @@ def _print_table(rows: Sequence[LiveRow], default: str | None, screen: Screen) -
     cells = [["", "ID", "STATE", "MODE", "AGE", "TITLE", "CWD"]]
     for row in sorted(rows, key=lambda row: -row.updated_at):
         mark = "*" if row.session_id == default else ""
-        state = "killed" if row.killed else row.state
+        state = State.KILLED if row.killed else row.state
         title = one_line(row.title or "-", TITLE_WIDTH)
         cwd = one_line(row.cwd, 200)
         cells.append(
             [mark, short[row.session_id], state, row.mode, age(now - row.updated_at), title, cwd]
         )
     widths = [max(len(line[column]) for line in cells) for column in range(6)]
-    for line in cells:
+    for number, line in enumerate(cells):
         padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
+        if number == 0:
+            whole = "  ".join([*padded, line[6]]).rstrip()
+            screen.say(screen.words.paint(whole, Style.STRONG) + "\n")
+            continue
+        padded[2] = screen.words.paint(padded[2], STATES.get(line[2], Style.PLAIN))
         screen.say("  ".join([*padded, line[6]]).rstrip() + "\n")
 
 
@@ -146,14 +162,14 @@ def log(invocation: Invocation, command: Log, screen: Screen) -> Exit:
                 if invocation.json:
                     screen.document(entry)
                 else:
-                    screen.say(_entry_line(entry) + "\n")
+                    screen.say(_entry_line(entry, screen) + "\n")
             after = page.next
         return Exit.OK
 
     return run_with_client(invocation, work)
 
 
-def _entry_line(entry: msgspec.Raw) -> str:
+def _entry_line(entry: msgspec.Raw, screen: Screen) -> str:
     head = msgspec.json.decode(entry, type=_EntryHead)
     fields: dict[str, object] = json.loads(bytes(entry))
     for known in ("seq", "at", "kind", "generation"):
@@ -161,7 +177,9 @@ def _entry_line(entry: msgspec.Raw) -> str:
     at = datetime.fromtimestamp(head.at).astimezone().strftime("%m-%d %H:%M:%S")
     turn = "-" if head.generation is None else str(head.generation)
     body = json.dumps(fields, ensure_ascii=False, separators=(", ", ": "))
-    return f"{head.seq:>6}  {at}  {turn:>3}  {head.kind:<8}  {one_line(body, SUMMARY_WIDTH)}"
+    place = screen.words.paint(f"{head.seq:>6}  {at}  {turn:>3}", Style.FAINT)
+    kind = screen.words.paint(f"{one_line(head.kind, KIND_WIDTH):<8}", Style.STRONG)
+    return f"{place}  {kind}  {one_line(body, SUMMARY_WIDTH)}"
 
 
 # ---- cancel, kill
@@ -262,7 +280,10 @@ def status(invocation: Invocation, screen: Screen) -> Exit:
         if invocation.json:
             screen.document(found)
             return Exit.OK
-        health = "healthy" if found.store.healthy else "NOT HEALTHY"
+        good = found.store.healthy
+        health = screen.words.paint(
+            "healthy" if good else "NOT HEALTHY", Style.GOOD if good else Style.BAD
+        )
         counts = found.sessions.by_agent.items()
         agents = ", ".join(f"{count} {one_line(name, 40)}" for name, count in counts)
         for line in (

@@ -7,6 +7,7 @@ filter of its own: a sequence that is cut by two chunks is still one.
 
 from typing import Protocol
 
+from moorage_clients.cli.colour import Style
 from moorage_clients.cli.screen import Screen
 from moorage_clients.messages import Admission, Answered, Asked, LogEntry, Message, Unknown, Update
 from moorage_clients.plain_text import PlainText, one_line, plain
@@ -65,7 +66,7 @@ class View(Protocol):
         """Take the next message."""
         ...
 
-    def note(self, line: str) -> None:
+    def note(self, line: str, style: Style = Style.FAINT) -> None:
         """Take a line of ours for a person."""
         ...
 
@@ -87,9 +88,9 @@ class JsonView:
                 head = {"type": "entry", "seq": seq, "generation": generation, "kind": kind}
                 self._screen.document({**head, "entry": raw})
 
-    def note(self, line: str) -> None:
+    def note(self, line: str, style: Style = Style.FAINT) -> None:
         """Write a line for a person."""
-        self._screen.note(line)
+        self._screen.note(line, style)
 
 
 class _State(Shape, frozen=True):
@@ -112,9 +113,9 @@ class Transcript:
         self._tools: dict[str, str] = {}  # open tool calls by id: title
         self._plan: list[PlanEntry] = []
 
-    def note(self, line: str) -> None:
+    def note(self, line: str, style: Style = Style.FAINT) -> None:
         """Write a line of ours."""
-        self._screen.note(line)
+        self._screen.note(line, style)
 
     def show(self, message: Message) -> None:
         """Write the message, or nothing where a person has no use for it."""
@@ -147,9 +148,10 @@ class Transcript:
         if isinstance(chunk, AgentMessageChunk):
             self._screen.say(text)
             return
-        mark = "> " if isinstance(chunk, UserMessageChunk) else "~ "
+        is_prompt = isinstance(chunk, UserMessageChunk)
+        mark, style = ("> ", Style.STRONG) if is_prompt else ("~ ", Style.FAINT)
         start = "" if self._screen.notes.is_open else mark
-        self._screen.remark(start + text.replace("\n", "\n" + mark))
+        self._screen.remark(start + text.replace("\n", "\n" + mark), style)
 
     # ---- tools and plans
 
@@ -158,7 +160,8 @@ class Transcript:
         title = title or self._tools.get(call.tool_call_id, "tool")
         self._tools[call.tool_call_id] = title
         if call.status is not None and call.status in _STATUS:
-            self.note(f"[{title}] {_STATUS[call.status]}")
+            failed = call.status is ToolCallStatus.FAILED
+            self.note(f"[{title}] {_STATUS[call.status]}", Style.BAD if failed else Style.FAINT)
         if call.status in (ToolCallStatus.COMPLETED, ToolCallStatus.FAILED):
             for content in call.content or []:
                 self._output(content)
@@ -199,17 +202,20 @@ class Transcript:
             case "verdict":
                 self._screen.end()
                 self._speaker = None
-                for line in verdict_lines(entry.read(Verdict)):
-                    self.note(f"[turn {entry.generation}] {line}")
+                verdict = entry.read(Verdict)
+                style = Style.BAD if verdict.outcome is Outcome.FAILED else Style.CAREFUL
+                for line in verdict_lines(verdict):
+                    self.note(f"[turn {entry.generation}] {line}", style)
             case "ask" if self._shows_asks:
-                self.note(f"[{one_line(entry.read(Asked).title, TITLE_WIDTH)}] asks for permission")
+                title = one_line(entry.read(Asked).title, TITLE_WIDTH)
+                self.note(f"[{title}] asks for permission", Style.CAREFUL)
             case "answer":
                 self._answer(entry.read(Answered))
             case "state":
                 found = entry.read(_State)
                 reason = f": {one_line(found.reason, TITLE_WIDTH)}" if found.reason else ""
                 if found.state != "active":
-                    self.note(f"[session] {plain(found.state)}{reason}")
+                    self.note(f"[session] {plain(found.state)}{reason}", Style.CAREFUL)
             case _:
                 pass  # beginnings, intents and results show as tool calls
 
