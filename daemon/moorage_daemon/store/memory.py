@@ -40,7 +40,7 @@ class MemoryStore:
     async def commit(self, changes: Sequence[Change]) -> None:
         """Write all changes or none."""
         await self._enter()
-        advance(changes, self._tip)
+        advance(changes, self._tip, lambda: len(self._sessions))
         for change in changes:
             self._apply(change)
 

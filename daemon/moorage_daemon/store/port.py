@@ -6,10 +6,19 @@ and the number is the version check: a change whose first entry is not the store
 is refused. Loaded objects are copies. Callers commit from one task; reads may run beside it. A
 session whose stored head is of a newer schema can be read and deleted, and no commit changes it.
 
+Creating is no call of its own but a flag of a change: so a new session's first entries are in the
+same commit as its head, and share one fsync with whatever other sessions have to write.
+
+A store that several daemons share would have each hold a lease, whose generation grows with every
+holder. That store gets the generation when it is opened and compares it inside each commit, in
+the same step as the numbers; a daemon that lost its lease gets `StoreBroken` from then on, and
+its `reopen` fails. Nothing of that shows in the calls.
+
     StoreError
     ├── StoreFull           no space; nothing was written, the same commit may be tried again
     ├── StoreBroken         the medium failed; `reopen`, then compare `tip` before trying again
     ├── StoreConflict       the change does not fit what is stored; names the session
+    │   └── StoreCapped     there are as many sessions as the change allows
     └── StoreUnreadable     a session exists and cannot be read; names the session
 """
 
@@ -41,24 +50,31 @@ class StoreConflict(StoreError):
         self.session = session
 
 
+class StoreCapped(StoreConflict):
+    """A session more would be too many."""
+
+
 class StoreUnreadable(StoreError):
     """A stored session cannot be read."""
 
     def __init__(self, session: str, problem: str) -> None:
         super().__init__(f"session {session}: {problem}")
         self.session = session
+        self.problem = problem
 
 
 class Change(Struct, frozen=True):
     """What a commit does to one session: entries to append, a head to write if it changed.
 
-    `create` says that the session must not exist yet; then a head is given.
+    `create` says that the session must not exist yet; then a head is given, and `cap` may say how
+    many sessions the store may hold with it, of whatever kind. Its id may be any text.
     """
 
     session: str
     entries: tuple[Entry, ...] = ()
     head: Head | None = None
     create: bool = False
+    cap: int | None = None
 
 
 class Stored(Struct, frozen=True):

@@ -11,7 +11,7 @@ import msgspec
 from moorage_daemon.store.database import Connection, Value, store_error
 from moorage_daemon.store.model import Entry, Head
 from moorage_daemon.store.port import Page, Stored, StoreError, StoreUnreadable
-from moorage_daemon.store.rules import cut_page
+from moorage_daemon.store.rules import cut_page, is_text
 
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,8 @@ class Reader:
 
     def load(self, session: str) -> Stored | None:
         """One session, None if it does not exist."""
+        if not is_text(session):
+            return None
         try:
             row = self._connection.execute(LOAD, (session,)).fetchone()
         except apsw.Error as error:
@@ -77,6 +79,8 @@ class Reader:
 
     def tip(self, session: str) -> int | None:
         """The number of the last entry, whatever the head says."""
+        if not is_text(session):
+            return None
         try:
             row = self._connection.execute(LOAD, (session,)).fetchone()
         except apsw.Error as error:
@@ -87,6 +91,8 @@ class Reader:
         self, session: str, after: int, limit: int, max_bytes: int, kinds: frozenset[str] | None
     ) -> Page:
         """One page of entries."""
+        if not is_text(session):
+            return Page([])
         query = ENTRIES
         wanted: list[Value] = [session, after]
         if kinds is not None:
@@ -99,7 +105,7 @@ class Reader:
             first = self._connection.execute(FIRST, (session,)).get
         except apsw.Error as error:
             raise self._about(session, error) from error
-        return Page(page.entries, page.more, gap=first is not None and first > after + 1)
+        return Page(page.entries, page.more, gap=first is not None and first > max(after, 0) + 1)
 
     def marked(self) -> object:
         """What `Writer.mark` wrote last."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from moorage_daemon.store.model import SCHEMA, Entry
-from moorage_daemon.store.port import Change, Page, StoreConflict
+from moorage_daemon.store.port import Change, Page, StoreCapped, StoreConflict
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,16 +15,38 @@ class Tip:
     schema: int
 
 
-def advance(changes: Sequence[Change], tip_of: Callable[[str], Tip | None]) -> dict[str, Tip]:
+def advance(
+    changes: Sequence[Change], tip_of: Callable[[str], Tip | None], count: Callable[[], int]
+) -> dict[str, Tip]:
     """Where the sessions stand after the changes; raises `StoreConflict` if one does not fit.
 
-    A commit may hold several changes of a session; each continues the one before it.
+    A commit may hold several changes of a session; each continues the one before it. `count`
+    gives how many sessions there are.
     """
     after: dict[str, Tip] = {}
+    created = 0
     for change in changes:
         tip = after.get(change.session) or tip_of(change.session)
         after[change.session] = _continue(change, tip)
+        created += change.create
+        if change.create and change.cap is not None and count() + created > change.cap:
+            raise StoreCapped(change.session, f"there are {change.cap} sessions already")
     return after
+
+
+def is_text(session: str) -> bool:
+    """Whether there can be a session of that name: a lone surrogate is no text."""
+    try:
+        session.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_id(session: str) -> None:
+    """Raises `StoreConflict` for an id that no session can have."""
+    if not is_text(session):
+        raise StoreConflict(ascii(session), "its id is no text")
 
 
 def _continue(change: Change, tip: Tip | None) -> Tip:
@@ -41,6 +63,7 @@ def _start(change: Change, tip: Tip | None) -> Tip:
     if change.head is not None and change.head.id != change.session:
         raise StoreConflict(change.session, f"the head is of {change.head.id}")
     if change.create:
+        check_id(change.session)
         if tip is not None:
             raise StoreConflict(change.session, "exists already")
         if change.head is None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from moorage_daemon.store.database import Connection, Value, is_write_fault, store_error
 from moorage_daemon.store.port import Change, StoreBroken, StoreError, StoreFull, StoreUnreadable
-from moorage_daemon.store.rules import Tip, advance
+from moorage_daemon.store.rules import Tip, advance, is_text
 
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Writer:
     def commit(self, changes: Sequence[Change], rows: Sequence[Value]) -> None:
         """Write heads, and `rows` as `entry_rows` made them of the same changes."""
         with self._transaction():
-            tips = advance(changes, self._tip)
+            tips = advance(changes, self._tip, self._count)
             for change in changes:
                 self._write_head(change)
             for statement, values in _inserts(rows):
@@ -75,6 +75,8 @@ class Writer:
 
     def delete(self, session: str) -> bool:
         """Remove a session; False if there was none."""
+        if not is_text(session):
+            return False
         with self._transaction():
             self._tips.pop(session, None)
             self.connection.execute("delete from entry where session = ?", (session,))
@@ -121,9 +123,15 @@ class Writer:
                 "update session set head = ? where id = ?", (head, change.session)
             )
 
+    def _count(self) -> int:
+        found: int = self.connection.execute("select count(*) from session").get
+        return found
+
     def _tip(self, session: str) -> Tip | None:
         if session in self._tips:
             return self._tips[session]
+        if not is_text(session):
+            return None
         row = self.connection.execute(TIP, (session,)).fetchone()
         if row is None:
             return None

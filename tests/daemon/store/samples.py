@@ -9,6 +9,33 @@ from moorage_daemon.store.port import Change, Page, Store
 from moorage_protocol.moorage import Mode
 
 
+# Ids that file systems, shells and databases like to confuse.
+HOSTILE = [
+    "a/b",
+    "a_b",
+    "a\\b",
+    "a..b",
+    "..",
+    ".",
+    "_",
+    "/",
+    "",
+    "A",
+    "a",
+    "CON",
+    "e\u0301",
+    "\u00e9",
+    "x" * 1000,
+    "x" * 999,
+    "s" + "x" * 119,
+    "tenant/1",
+    "tenant_1",
+    "nul\0",
+    "../../../etc/passwd",
+    "some.journal",
+]
+
+
 def a_head(session: str, *, title: str | None = None, schema: int = 1) -> Head:
     return Head(
         id=session,

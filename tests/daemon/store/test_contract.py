@@ -6,8 +6,9 @@ import trio
 import trio.testing
 
 from moorage_daemon.store.model import SCHEMA, Entry, Kind, Life
-from moorage_daemon.store.port import Change, Store, StoreConflict
+from moorage_daemon.store.port import Change, Store, StoreCapped, StoreConflict
 from tests.daemon.store.samples import (
+    HOSTILE,
     a_head,
     all_entries,
     an_entry,
@@ -152,6 +153,69 @@ async def test_a_commit_may_be_large(store: Store) -> None:
 
     assert await all_entries(store, "s1") == list(entries(1, 1301))
     assert await all_entries(store, "s2") == list(entries(1, 77))
+
+
+# ---- ids and numbers of sessions
+
+
+@pytest.mark.parametrize("session", ["\ud800", "a\udfffb"])
+async def test_an_id_that_is_no_text_is_refused_and_unknown(store: Store, session: str) -> None:
+    with pytest.raises(StoreConflict, match="no text"):
+        await store.commit([creation(session)])
+
+    assert await store.load(session) is None
+    assert await store.tip(session) is None
+    assert (await store.entries(session)).entries == []
+    assert not await store.delete(session)
+
+
+async def test_hostile_ids_are_sessions_of_their_own(store: Store) -> None:
+    for number, session in enumerate(HOSTILE):
+        await store.commit([creation(session, number)])
+
+    assert {stored.head.id: stored.seq for stored in await store.list()} == {
+        session: number for number, session in enumerate(HOSTILE)
+    }
+    for number, session in enumerate(HOSTILE):
+        assert len((await store.entries(session)).entries) == number
+        assert await store.delete(session)
+        assert len(await store.list()) == len(HOSTILE) - number - 1
+
+
+async def test_a_cap_holds_in_the_step_that_creates(store: Store) -> None:
+    await store.commit([creation("s1"), creation("s2")])
+
+    with pytest.raises(StoreCapped) as caught:
+        await store.commit([capped("s3", 3), Change("s1", entries(1, 1)), capped("s4", 3)])
+    assert caught.value.session == "s4"
+    assert await store.tip("s1") == 0
+
+    await store.commit([capped("s3", 3)])
+    with pytest.raises(StoreCapped):
+        await store.commit([capped("s4", 3)])
+    await store.delete("s1")
+    await store.commit([capped("s4", 3), Change("s4", entries(1, 1))])
+    assert [stored.head.id for stored in await store.list()] == ["s2", "s3", "s4"]
+
+
+async def test_of_many_creators_as_many_get_in_as_the_cap_allows(store: Store) -> None:
+    refused: list[str] = []
+
+    async def create(session: str) -> None:
+        try:
+            await store.commit([capped(session, 3)])
+        except StoreCapped as error:
+            refused.append(error.session)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(create, f"s{number}")
+
+    assert (len(refused), len(await store.list())) == (17, 3)
+
+
+def capped(session: str, cap: int) -> Change:
+    return msgspec.structs.replace(creation(session), cap=cap)
 
 
 # ---- heads
