@@ -4,7 +4,7 @@ Durable means WAL with `synchronous=FULL`. Under NORMAL a power cut takes acknow
 a rollback journal needs EXTRA for the same promise and an fsync more for each commit.
 """
 
-import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias, cast
 
 import apsw
 
+from moorage_daemon.store.disk import NO_SPACE, disk_error
 from moorage_daemon.store.port import StoreBroken, StoreError, StoreFull
 
 
@@ -38,9 +39,6 @@ MIGRATIONS = (
     ) strict, without rowid;
     """,
 )
-
-# What the system says when there is no room: on the disk, in the quota, for a file of this size.
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 # After a failed fsync nobody knows what is on the medium, whatever the reason was.
 SYNC_FAILED = frozenset({apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC})
@@ -119,13 +117,27 @@ def claim(path: Path) -> Path:
         finally:
             os.close(handle)
     except OSError as error:
-        kind = StoreFull if error.errno in NO_SPACE else StoreBroken
-        raise kind(f"{path} cannot be opened: {_why(error)}") from error
+        raise disk_error(path, "opened", error) from error
     return path
 
 
-def _why(error: OSError) -> str:
-    return "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
+def lock(path: Path) -> int:
+    """Make the file this process's own, by the kernel's lock on one beside it; a descriptor.
+
+    Whoever closes it gives the file up. Raises `StoreBroken` if another process has it.
+    """
+    beside = path.with_name(f"{path.name}-lock")
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(beside, flags, 0o600)
+    except OSError as error:
+        raise disk_error(beside, "opened", error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreBroken(f"{path} is in use by another process") from error
+    return descriptor
 
 
 def open_writable(path: Path, *, alone: bool = False) -> Connection:

@@ -1,11 +1,13 @@
 """Sessions in one SQLite file: the default store.
 
 One thread owns the one connection that writes, another reads beside it, so a replay never waits
-behind commits. Not taken: writing in the loop under `synchronous=NORMAL` with an fsync in a
-thread; it starves the same way, and a power cut takes acknowledged commits silently.
+behind commits. One process at a time has the file: what another one commits would never be told.
+Not taken: writing in the loop under `synchronous=NORMAL` with an fsync in a thread; it starves
+the same way, and a power cut takes acknowledged commits silently.
 """
 
 import logging
+import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import TypeVar
 
 import trio
 
-from moorage_daemon.store.database import claim, open_readable, open_writable
+from moorage_daemon.store.database import claim, lock, open_readable, open_writable
 from moorage_daemon.store.handover import GilHandover
 from moorage_daemon.store.port import Change, Page, StoreBroken, Stored, StoreError, StoreFull
 from moorage_daemon.store.reading import Reader
@@ -39,13 +41,14 @@ class SqliteStore:
 
     def __init__(self, path: Path, writing: Worker, reading: Worker) -> None:
         self._path = path
-        self._reserve = Reserve(path.with_name("reserve"))
+        self._reserve = Reserve(path.with_name(f"{path.name}-reserve"))
         self._writing = writing
         self._reading = reading
         self._may_read = trio.Lock()  # one read at a time, and none while the file is reopened
         self._writer: Writer | None = None
         self._reader: Reader | None = None
         self._is_alone = False  # no room for a second connection: the writer's serves for both
+        self._lock: int | None = None
         self._marks = 0
         self._is_closed = False
 
@@ -137,6 +140,8 @@ class SqliteStore:
     def _reopen_writer(self) -> None:
         had_fault = self._writer is not None and self._writer.fault is not None
         self._close_writer()
+        if self._lock is None:
+            self._lock = lock(self._path)
         writer = self._best_writer()
         try:
             # What recovery found in the WAL may never have reached the medium: after a crash it
@@ -196,7 +201,13 @@ class SqliteStore:
         self._is_closed = True
         async with self._may_read:
             await self._reading.run(self._close_reader)
-            await self._writing.run(self._close_writer)
+            await self._writing.run(self._give_up)
+
+    def _give_up(self) -> None:
+        self._close_writer()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -207,7 +218,8 @@ class SqliteStore:
 async def open_sqlite(path: Path) -> AsyncGenerator[SqliteStore]:
     """The store in the file at `path`, made if it is missing; its directory must exist.
 
-    Raises `StoreError` if it cannot be opened. Beside the file lie SQLite's own and `reserve`.
+    Raises `StoreError` if it cannot be opened. Beside the file lie others, whose names
+    begin with its own.
     """
     async with open_worker("store-writing") as writing, open_worker("store-reading") as reading:
         store = SqliteStore(path, writing, reading)

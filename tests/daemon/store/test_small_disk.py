@@ -96,7 +96,7 @@ async def test_a_full_disk_is_left_behind_when_space_returns(disk: Path) -> None
         assert store.restore_reserve()
         await store.commit([Change("s1", entries(acked + 1, acked + 500))])
 
-        assert (disk / "reserve").exists()
+        assert (disk / "sessions.db-reserve").exists()
         assert await store.tip("s1") == acked + 500
     async with open_sqlite(disk / "sessions.db") as store:
         assert len(await all_entries(store, "s1")) == acked + 500
@@ -135,7 +135,7 @@ async def test_a_store_opens_on_a_full_disk(disk: Path, has_reserve: bool) -> No
     async with open_sqlite(path) as store:
         await store.commit([creation("s1", 50)])
     if not has_reserve:
-        (disk / "reserve").unlink()
+        (disk / "sessions.db-reserve").unlink()
     fill(disk)
 
     async with open_sqlite(path) as store:

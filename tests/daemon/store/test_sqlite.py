@@ -59,7 +59,8 @@ async def test_only_the_owner_may_read_the_files(path: Path) -> None:
         "sessions.db": 0o600,
         "sessions.db-wal": 0o600,
         "sessions.db-shm": 0o600,
-        "reserve": 0o600,
+        "sessions.db-lock": 0o600,
+        "sessions.db-reserve": 0o600,
     }
 
 
@@ -67,7 +68,11 @@ async def test_a_closed_store_leaves_no_log_beside_its_file(path: Path) -> None:
     async with open_sqlite(path) as store:
         await store.commit([creation("s1", 1)])
 
-    assert {file.name for file in path.parent.iterdir()} == {"sessions.db", "reserve"}
+    assert {file.name for file in path.parent.iterdir()} == {
+        "sessions.db",
+        "sessions.db-lock",
+        "sessions.db-reserve",
+    }
 
 
 WRITES_UNTIL_KILLED = """
@@ -141,6 +146,13 @@ async def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
 
     assert "newer version: its schema is 2, this version knows 1" in reason
     assert path.read_bytes() == content
+
+
+async def test_a_second_process_is_refused(path: Path) -> None:
+    async with open_sqlite(path):
+        assert "in use by another process" in await refused(path)
+    async with open_sqlite(path):
+        pass
 
 
 async def test_a_symbolic_link_is_refused(path: Path) -> None:
