@@ -60,6 +60,11 @@ class Worker:
         # A daemon thread: one that hangs in a dead medium must not hold up the exit.
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job waits; may be asked in the thread."""
+        return self._jobs.empty()
+
     async def run(self, call: Callable[[], T], *, afterwards: Callable[[], object] = _nothing) -> T:
         """Call it in the thread; return or raise what it does.
 

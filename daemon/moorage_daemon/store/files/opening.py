@@ -1,0 +1,165 @@
+"""Opening a directory of journals: what the log of commits holds is put in its place again.
+
+The log says from which byte on a journal may not be durable: from there its own frames count and
+the journal's do not, so what a crash left unfinished is never even looked at. Sessions that the
+log does not name are read from the ends of their journals. One that cannot be read is set apart,
+with the reason, and takes no other with it.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from moorage_daemon.store.disk import Disk
+from moorage_daemon.store.files.commits import Commit, CommitLog, Put
+from moorage_daemon.store.files.frames import Frames, frame, frame_size, last_frame
+from moorage_daemon.store.files.journal import (
+    ENDING,
+    SEEN,
+    Standing,
+    look,
+    name_of,
+    session_of,
+)
+from moorage_daemon.store.files.pieces import PLACE, Place, schema_of
+from moorage_daemon.store.files.shelf import Shelf
+from moorage_daemon.store.model import SCHEMA, Head
+from moorage_daemon.store.port import StoreUnreadable
+
+
+logger = logging.getLogger(__name__)
+
+JOURNALS = "sessions"
+SEGMENT = 4 * 2**20  # bytes of commits, which are also in memory until they are in the journals
+
+
+def open_shelf(disk: Disk, segment: int = SEGMENT, *, had_fault: bool = False) -> Shelf:
+    """All that is in the directory; `had_fault` says that a sync failed in this very process."""
+    log = CommitLog(disk, segment)
+    plans = _plans(log.recover(had_fault=had_fault))
+    shelf = Shelf(disk.folder(JOURNALS), log)
+    for name in shelf.folder.names():
+        if name.endswith(".new"):
+            shelf.folder.remove(name)  # of a copy that was never finished
+        elif name.endswith(ENDING):
+            _take_up(shelf, name, plans.pop(name, None))
+    for name, plan in plans.items():
+        if plan.puts:
+            _take_up(shelf, name, plan)
+    return shelf
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What the log of commits says of a journal; `is_removed`: what the file holds is no more."""
+
+    puts: list[Put] = field(default_factory=list[Put])
+    is_removed: bool = False
+
+
+def _plans(commits: Sequence[Commit]) -> dict[str, _Plan]:
+    plans: dict[str, _Plan] = {}
+    for commit in commits:
+        for put in commit.puts:
+            plans.setdefault(name_of(put.session), _Plan()).puts.append(put)
+        for name in commit.removes:
+            plans[name] = _Plan(is_removed=True)
+    return plans
+
+
+def _take_up(shelf: Shelf, name: str, plan: _Plan | None) -> None:
+    try:
+        standing = _standing(shelf, name, plan)
+        session = "" if standing is None else _id_in(standing.head, name)
+    except StoreUnreadable as error:
+        logger.error("a session cannot be read: it is left as it is", exc_info=error)
+        shelf.damaged[error.session] = error.problem
+        shelf.files[error.session] = name
+        return
+    if standing is None:
+        shelf.folder.remove(name)
+    else:
+        shelf.adopt(session, standing)
+
+
+def _id_in(head: bytes, name: str) -> str:
+    try:
+        return msgspec.json.decode(head, type=Head).id
+    except msgspec.DecodeError as error:
+        raise StoreUnreadable(session_of(name), f"its head cannot be read: {error}") from error
+
+
+def _standing(shelf: Shelf, name: str, plan: _Plan | None) -> Standing | None:
+    folder, copy = shelf.folder, next(shelf.copies)
+    if plan is None:
+        return look(folder, name, None, copy)
+    if plan.is_removed and not plan.puts:
+        return None
+    puts = plan.puts if plan.is_removed else _newer(folder, name, plan.puts)
+    if not puts:
+        return look(folder, name, None, copy)
+    if puts[0].at == 0:
+        start = Standing(Place(0, 0), SCHEMA, b"", 0, 0, copy)
+    else:
+        start = look(folder, name, puts[0].at, copy)
+    return _continued(start, puts, name)
+
+
+def _newer(folder: Disk, name: str, puts: list[Put]) -> list[Put]:
+    """The puts that are not durable in the journal for sure.
+
+    Those from before it was copied anew are; and all, if it goes on behind the last of them: then
+    the log is an old one, as a backup may bring it back.
+    """
+    file = folder.open(name)
+    if file is None:
+        return puts
+    try:
+        end = folder.size(file)
+        last = last_frame(folder, file, end)
+        if last is not None and PLACE.decode(last[1]).version > _last_version(puts):
+            return []
+        for _, payload in Frames(folder, file, 0, end, chunk=0):
+            first = PLACE.decode(payload).version
+            return [put for put in puts if put.version >= first]
+    except msgspec.DecodeError as error:
+        raise StoreUnreadable(session_of(name), f"its journal is damaged: {error}") from error
+    finally:
+        folder.shut(file)
+    return puts
+
+
+def _last_version(puts: Sequence[Put]) -> int:
+    return max(put.version + len(put.pieces) - 1 for put in puts)
+
+
+def _continued(standing: Standing, puts: Sequence[Put], name: str) -> Standing:
+    """The session with the frames that the log holds of it; some may stand there twice."""
+    for put in puts:
+        if put.version <= standing.place.version:
+            continue
+        if (put.version, put.at) != (standing.place.version + 1, standing.end):
+            raise StoreUnreadable(session_of(name), "commits of it are missing")
+        for piece in put.pieces:
+            standing = _with(standing, bytes(piece))
+    return replace(standing, count=len(standing.lines))
+
+
+def _with(standing: Standing, payload: bytes) -> Standing:
+    seen = SEEN.decode(payload)
+    head = bytes(seen.head)
+    standing.lines.append(frame(payload))
+    return replace(
+        standing,
+        place=Place(
+            seen.version,
+            seen.seq,
+            seen.first,
+            standing.end if head else standing.place.head_at,
+        ),
+        schema=schema_of(head) if head else standing.schema,
+        head=head or standing.head,
+        end=standing.end + frame_size(payload),
+    )

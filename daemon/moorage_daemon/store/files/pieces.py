@@ -1,0 +1,148 @@
+"""What a journal's frames hold: heads and entries, as JSON.
+
+A body that is a JSON object stands in it as it is; any other, which no entry of ours has, is kept
+as base64, so that every body comes back byte for byte.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+from msgspec import Raw, Struct
+
+from moorage_daemon.store.model import SCHEMA, Entry
+from moorage_daemon.store.port import Change
+from moorage_daemon.store.rules import check_id
+
+
+PIECE = 2**16  # bytes of entries in one frame, about: a page of entries reads little beside them
+
+_NONE = Raw(b"")
+
+
+class _Line(Struct, frozen=True, omit_defaults=True, gc=False):
+    """An entry; it has a `body` or `data`, never both."""
+
+    seq: int
+    at: float
+    kind: str
+    generation: int | None = None
+    origin: str | None = None
+    body: Raw = _NONE
+    data: bytes | None = None
+
+
+class Place(Struct, frozen=True):
+    """Where in a session's log a frame stands.
+
+    `version` grows by one with each frame; `seq` is the number of the last entry up to here,
+    `first` that of the first one that was not trimmed. The newest head up to here stands in the
+    frame that begins at `head_at`, or in this one.
+    """
+
+    version: int
+    seq: int
+    first: int = 1
+    head_at: int = 0
+
+
+class Piece(Place, frozen=True):
+    """A frame of a journal."""
+
+    head: Raw = _NONE
+    entries: list[_Line] = []
+
+    def found(self) -> Iterator[Entry]:
+        """Its entries."""
+        for line in self.entries:
+            body = bytes(line.body) if line.data is None else line.data
+            yield Entry(line.seq, line.at, line.kind, body, line.generation, line.origin)
+
+
+class _HeadSchema(Struct):
+    """What must be known of a head of any version."""
+
+    schema: int = 1
+
+
+PLACE = msgspec.json.Decoder(Place)
+PIECES = msgspec.json.Decoder(Piece)
+
+_HEAD_SCHEMA = msgspec.json.Decoder(_HeadSchema)
+_RAW = msgspec.json.Decoder(Raw)
+_LINES = msgspec.json.Encoder()
+
+
+def schema_of(head: bytes) -> int:
+    """The schema of a head of any version; raises `msgspec.DecodeError`."""
+    return _HEAD_SCHEMA.decode(head).schema
+
+
+class Draft(Struct, frozen=True):
+    """A change as it will be written: the head if it has one, and its entries in pieces.
+
+    Each piece is the number of its last entry and the JSON of the list of its entries.
+    """
+
+    session: str
+    schema: int
+    head: bytes
+    pieces: list[tuple[int, bytes]]
+
+
+def drafted(change: Change) -> Draft:
+    """A change, encoded; raises `StoreConflict` for an id that cannot be."""
+    check_id(change.session)
+    head = b"" if change.head is None else msgspec.json.encode(change.head)
+    schema = SCHEMA if change.head is None else change.head.schema
+    return Draft(change.session, schema, head, in_pieces(change.entries))
+
+
+def in_pieces(entries: Iterable[Entry]) -> list[tuple[int, bytes]]:
+    """Entries as JSON, about as many in each piece as a frame is to hold."""
+    pieces: list[tuple[int, bytes]] = []
+    lines: list[_Line] = []
+    size = 0
+    for entry in entries:
+        lines.append(_line(entry))
+        size += len(entry.body)
+        if size >= PIECE:
+            pieces.append((entry.seq, _LINES.encode(lines)))
+            lines, size = [], 0
+    if lines:
+        pieces.append((lines[-1].seq, _LINES.encode(lines)))
+    return pieces
+
+
+def _line(entry: Entry) -> _Line:
+    embeds = _embeds(entry.body)
+    return _Line(
+        entry.seq,
+        entry.at,
+        entry.kind,
+        entry.generation,
+        entry.origin,
+        Raw(entry.body) if embeds else _NONE,
+        None if embeds else entry.body,
+    )
+
+
+def _embeds(body: bytes) -> bool:
+    """Whether it is a JSON object on one line, and nothing around it."""
+    if not (body.startswith(b"{") and body.endswith(b"}")) or b"\n" in body:
+        return False
+    try:
+        _RAW.decode(body)
+        return body.isascii() or bool(body.decode())
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+def payload_of(place: Place, head: bytes, entries: bytes) -> bytes:
+    """The JSON of a frame; `entries` is that of a list, or nothing."""
+    parts = [b'{"version":%d,"seq":%d' % (place.version, place.seq)]
+    if place.first != 1:
+        parts.append(b'"first":%d' % place.first)
+    parts.append(b'"head":%b' % head if head else b'"head_at":%d' % place.head_at)
+    if entries:
+        parts.append(b'"entries":%b' % entries)
+    return b",".join(parts) + b"}"

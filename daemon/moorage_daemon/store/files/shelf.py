@@ -1,0 +1,254 @@
+"""All sessions of a directory, and what changes them; used by one thread.
+
+A commit goes into the log of commits, durably, and is visible then; its lines are in memory until
+they are moved into the journals, a session at a time, between commits. Who reads beside it takes
+a `Standing`, which never changes. After a failure that leaves unknown what is on the medium no
+more is written: an fsync that is repeated after an error may lie.
+"""
+
+import logging
+import threading  # noqa: TID251  # readers are in another thread
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from moorage_daemon.store.disk import Disk, File
+from moorage_daemon.store.files.commits import CommitLog, put_text
+from moorage_daemon.store.files.frames import frame, frame_size
+from moorage_daemon.store.files.journal import Standing, name_of
+from moorage_daemon.store.files.pieces import Draft, Place, payload_of
+from moorage_daemon.store.model import SCHEMA
+from moorage_daemon.store.port import (
+    Change,
+    StoreBroken,
+    Stored,
+    StoreError,
+    StoreFull,
+    StoreUnreadable,
+)
+from moorage_daemon.store.rules import Tip, advance
+
+
+logger = logging.getLogger(__name__)
+
+SEAL_AT = 0.9  # of a segment: so full it is sealed, and its lines are moved into the journals
+
+
+@dataclass(slots=True)
+class _Continued:
+    """A session and the frames that one commit adds to it."""
+
+    standing: Standing
+    lines: list[bytes] = field(default_factory=list[bytes])
+    puts: list[bytes] = field(default_factory=list[bytes])
+
+
+class Shelf:
+    """What is stored: `standing` by id, and `damaged`: why a session cannot be read, by id.
+
+    `files` are the names of damaged sessions' files. Made by `opening.open_shelf`.
+    """
+
+    def __init__(self, folder: Disk, log: CommitLog) -> None:
+        self.folder = folder
+        self.standing: dict[str, Standing] = {}
+        self.damaged: dict[str, str] = {}
+        self.files: dict[str, str] = {}
+        self.fault: StoreError | None = None
+        self.swap = threading.Lock()  # between a standing and the file that it is about
+        self.copies = count()
+        self._log = log
+        self._unsettled: set[str] = set()  # sessions with lines in the newest segment
+        self._sealed: set[str] = set()  # and those with lines in a sealed one
+        self._commits = 0  # in the newest segment
+        self._pace = 1  # sessions to settle with each commit, so that it never falls behind
+
+    # ---- changes
+
+    def commit(self, changes: Sequence[Change], drafts: Sequence[Draft]) -> None:
+        """Write all changes or none; `drafts` are the same changes, encoded."""
+        self._check()
+        advance(changes, self.tip, lambda: len(self.standing) + len(self.damaged))
+        written: dict[str, _Continued] = {}
+        for change, draft in zip(changes, drafts, strict=True):
+            known = written.get(change.session)
+            if known is None:
+                known = _Continued(self._start(change))
+                written[change.session] = known
+            _continue(known, draft)
+        puts = [put for known in written.values() for put in known.puts]
+        if puts:
+            self._append(puts)
+        for session, known in written.items():
+            self._publish(session, known)
+        self._commits += 1
+
+    def _start(self, change: Change) -> Standing:
+        if change.create:
+            return Standing(Place(0, 0), SCHEMA, b"", 0, 0, next(self.copies))
+        return self.standing[change.session]
+
+    def _publish(self, session: str, known: _Continued) -> None:
+        standing = known.standing
+        standing.lines.extend(known.lines)
+        self.standing[session] = replace(standing, count=len(standing.lines))
+        self._unsettled.add(session)
+
+    def tip(self, session: str) -> Tip | None:
+        """Where a session stands; None if there is none."""
+        return None if (found := self.find(session)) is None else found.tip()
+
+    def find(self, session: str) -> Standing | None:
+        """A session; None only if there is none."""
+        if session in self.damaged:
+            raise StoreUnreadable(session, self.damaged[session])
+        return self.standing.get(session)
+
+    def sessions(self) -> list[Stored]:
+        """All that can be read, by id."""
+        return [standing.stored() for _, standing in sorted(self.standing.items())]
+
+    def remove(self, session: str) -> bool:
+        """Remove all of a session, a damaged one too; False if there is none."""
+        self._check()
+        if session not in self.standing and session not in self.damaged:
+            return False
+        name = self.files.get(session) or name_of(session)
+        self._append((), (name,))
+        self.files.pop(session, None)
+        self.damaged.pop(session, None)
+        self.standing.pop(session, None)
+        self._unsettled.discard(session)
+        self._sealed.discard(session)
+        self._guarded(lambda: self.folder.remove(name))
+        return True
+
+    def _append(self, puts: Sequence[bytes], removes: Sequence[str] = ()) -> None:
+        self._guarded(lambda: self._log.append(puts, removes))
+
+    def _guarded(self, act: Callable[[], object]) -> None:
+        """Do it; after a failure that is no lack of room nothing more is written."""
+        try:
+            act()
+        except StoreFull:
+            raise
+        except StoreError as error:
+            self.fault = error
+            raise
+
+    def _check(self) -> None:
+        if self.fault is not None:
+            raise StoreBroken("the medium failed before and was not opened anew") from self.fault
+
+    # ---- moving lines into the journals
+
+    def settle_some(self, is_idle: Callable[[], bool]) -> None:
+        """Move what is due while nobody waits, and a part of it in any case.
+
+        A failure is told by the next commit. A full disk is none: the lines are durable, and
+        later there may be room.
+        """
+        if self.fault is not None:
+            return
+        owed = self._pace
+        try:
+            if not self._log.is_sealed and self._log.filled >= SEAL_AT:
+                self._seal()
+            while self._log.is_sealed and (owed > 0 or is_idle()):
+                self._settle_one()
+                owed -= 1
+        except StoreFull:
+            logger.warning("no space to move commits into the journals")
+        except StoreError as error:
+            logger.exception("commits cannot be moved into the journals")
+            self.fault = error
+
+    def _seal(self) -> None:
+        """The next segment takes about as many commits: half of them suffice to move it all."""
+        self._log.seal()
+        self._sealed, self._unsettled = self._unsettled, set()
+        self._pace = 1 + 2 * len(self._sealed) // max(self._commits, 1)
+        self._commits = 0
+
+    def _settle_one(self) -> None:
+        for session in self._sealed:
+            self.settle(session)
+            self._sealed.discard(session)
+            break
+        if not self._sealed:
+            self.folder.sync_names()
+            self._log.retire()
+
+    def settle(self, session: str) -> None:
+        """Move the lines of a session into its journal, durably."""
+        known = self.standing[session]
+        if not known.count:
+            return
+        file = self._journal(session, known)
+        try:
+            self.folder.write(file, known.size, b"".join(known.lines[: known.count]))
+            if self.folder.size(file) > known.end:  # of a write that was never finished
+                self.folder.truncate(file, known.end)
+            self.folder.sync(file)
+        finally:
+            self.folder.shut(file)
+        self.standing[session] = replace(known, size=known.end, lines=[], count=0)
+
+    def _journal(self, session: str, known: Standing) -> File:
+        name = name_of(session)
+        if known.size == 0:
+            return self.folder.create(name)
+        file = self.folder.open(name)
+        if file is None:
+            raise StoreBroken(f"{self.folder.path / name} is missing")
+        return file
+
+    def adopt(self, session: str, standing: Standing) -> None:
+        """A session as it was found; what is not in its journal is in a sealed segment."""
+        self.standing[session] = standing
+        if standing.count:
+            self._sealed.add(session)
+
+    def settle_all(self, is_late: Callable[[], bool]) -> None:
+        """Move everything, so that the log of commits is empty, or as much as there is time for."""
+        self._check()
+        for session in self._sealed | self._unsettled:
+            if is_late():
+                return
+            self.settle(session)
+        self.folder.sync_names()
+        self._log.finish()
+
+    def close(self) -> None:
+        """Give up every file. What was committed stays, wherever it is by now."""
+        self._log.close()
+        self.folder.close()
+
+
+def _continue(known: _Continued, draft: Draft) -> None:
+    """Add a change's frames: the head stands in the first of them."""
+    pieces = draft.pieces
+    if not pieces and not draft.head:
+        return
+    first = known.standing
+    payloads: list[bytes] = []
+    for index, (seq, entries) in enumerate(pieces or [(first.place.seq, b"")]):
+        payload = _payload(known, draft.head if index == 0 else b"", seq, entries, draft.schema)
+        payloads.append(payload)
+        known.lines.append(frame(payload))
+    known.puts.append(put_text(draft.session, first.place.version + 1, first.end, payloads))
+
+
+def _payload(known: _Continued, head: bytes, seq: int, entries: bytes, schema: int) -> bytes:
+    old = known.standing
+    head_at = old.end if head else old.place.head_at
+    place = Place(old.place.version + 1, seq, old.place.first, head_at)
+    payload = payload_of(place, head, entries)
+    known.standing = replace(
+        old,
+        place=place,
+        schema=schema if head else old.schema,
+        head=head or old.head,
+        end=old.end + frame_size(payload),
+    )
+    return payload
