@@ -20,6 +20,7 @@ from contextlib import (
 )
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -37,11 +38,11 @@ from moorage_daemon.log.recovery import recover
 from moorage_daemon.provider_settings import BadProvider
 from moorage_daemon.session import Rules, Surroundings
 from moorage_daemon.sessions import DRAIN_SLACK, open_sessions
-from moorage_daemon.settings import ClosePolicy, Settings, StoreChoice
+from moorage_daemon.settings import ClosePolicy, Settings
 from moorage_daemon.statedir import StateDir
 from moorage_daemon.store.memory import MemoryStore
+from moorage_daemon.store.opening import BadStore, Choice, find_store
 from moorage_daemon.store.port import Store
-from moorage_daemon.store.sqlite import open_sqlite
 from moorage_daemon.transports.gate import Gate, token_check
 from moorage_daemon.transports.room import open_room
 from moorage_daemon.transports.unix import bind, serve_unix
@@ -52,7 +53,6 @@ from moorage_protocol.moorage import Role
 
 logger = logging.getLogger(__name__)
 
-DATABASE = "sessions.db"
 DRAIN = 2.0  # seconds in which clients are sent the last of it when the daemon stops
 STUBBORN = 0.5  # seconds in which a cancelled agent lets go
 WRITE_OUT = 5.0  # seconds in which the last entries become durable
@@ -121,6 +121,14 @@ async def check_agents(settings: Settings) -> None:
         _must_be_known(settings.default_agent, agents)
 
 
+def chosen_store(settings: Settings, state_dir: Path) -> Choice:
+    """The store of these settings, which is not touched yet; raises `AppError`."""
+    try:
+        return find_store(settings.store, state_dir)
+    except BadStore as problem:
+        raise AppError(str(problem)) from problem
+
+
 def _must_be_known(agent: str, agents: dict[str, Agent]) -> None:
     if agent not in agents:
         known = ", ".join(sorted(agents))
@@ -142,7 +150,7 @@ async def open_app(
     """
     opening = open_agents(settings) if agents is None else nullcontext(agents)
     async with opening as agents:
-        store = _open_store(settings, state)
+        store = chosen_store(settings, state.path).open()
         async with open_core(settings, store, state.key, agents, abandon=abandon) as app:
             yield app
 
@@ -246,16 +254,6 @@ async def _turns_nursery() -> AsyncGenerator[trio.Nursery]:
     async with trio.open_nursery() as nursery:
         yield nursery
         nursery.cancel_scope.cancel(reason="the daemon stops")
-
-
-@asynccontextmanager
-async def _open_store(settings: Settings, state: StateDir) -> AsyncGenerator[Store]:
-    match settings.store:
-        case StoreChoice.MEMORY:
-            yield MemoryStore()
-        case StoreChoice.SQLITE:
-            async with open_sqlite(state.path / DATABASE) as store:
-                yield store
 
 
 @asynccontextmanager

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import trio
 
-from moorage_daemon.app import DATABASE, AppError, check_agents
+from moorage_daemon.app import AppError, check_agents, chosen_store
 from moorage_daemon.processes.environment import tool_environment
 from moorage_daemon.processes.process import Exited
 from moorage_daemon.processes.spawn import SpawnError, spawn
-from moorage_daemon.settings import Chosen, Settings, SettingsError, StoreChoice
-from moorage_daemon.store.database import inspect
+from moorage_daemon.settings import Chosen, Settings, SettingsError
 from moorage_daemon.store.port import StoreError
 from moorage_daemon.tools.workspace import kernel_confines
 from moorage_protocol import __version__
@@ -41,6 +40,7 @@ async def check_settings(choose: Callable[[], Chosen]) -> Chosen:
     """
     chosen = choose()
     await check_agents(chosen.settings)
+    chosen_store(chosen.settings, chosen.settings.state_dir)
     return chosen
 
 
@@ -81,11 +81,12 @@ async def _keys(settings: Settings) -> AsyncGenerator[Finding]:
 
 
 async def _store(settings: Settings) -> list[Finding]:
-    path = settings.state_dir / DATABASE
-    if settings.store is not StoreChoice.SQLITE or not await trio.Path(path).exists():
+    choice = chosen_store(settings, settings.state_dir)
+    path = choice.path
+    if path is None or not await trio.Path(path).exists():
         return []
     try:
-        await trio.to_thread.run_sync(inspect, path)
+        await trio.to_thread.run_sync(choice.inspect)
     except StoreError as error:
         advice = f"Put it aside to begin anew, its sessions with it: mv {path} {path}.broken"
         return [Finding("store", State.BROKEN, str(error), advice)]

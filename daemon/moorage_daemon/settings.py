@@ -34,6 +34,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _PROVIDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+")
 _HOST = re.compile(r"[^\s/?#@*,]+")
+_STORE = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,31}):(?P<rest>[^\0\n]{0,4096})")
 _ADDRESS = re.compile(r"(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
 
 
@@ -47,13 +48,6 @@ class SettingsError(Exception):
 
     def __str__(self) -> str:
         return f"{self.source}: {self.problem}"
-
-
-class StoreChoice(StrEnum):
-    """Where sessions are kept."""
-
-    SQLITE = "sqlite:"  # a database in the state directory
-    MEMORY = "memory:"  # gone with the daemon
 
 
 class ClosePolicy(StrEnum):
@@ -72,6 +66,17 @@ class WebsocketAddress:
 
     def __str__(self) -> str:
         return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class StoreAddress:
+    """Where sessions are kept: `scheme` says how, `rest` is its own; see `store.opening`."""
+
+    scheme: str
+    rest: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.rest}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class Settings:
 
     state_dir: Path
     default_agent: str = "scripted"
-    store: StoreChoice = StoreChoice.SQLITE
+    store: StoreAddress = StoreAddress("sqlite", "")
     websocket: WebsocketAddress | None = WebsocketAddress("127.0.0.1", 0)
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
@@ -272,6 +277,13 @@ def _queue_size(value: object) -> int:
     return value
 
 
+def _store(value: object) -> StoreAddress:
+    match = _STORE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError
+    return StoreAddress(match["scheme"], match["rest"])
+
+
 def _websocket(value: object) -> WebsocketAddress | None:
     if value == "":
         return None
@@ -307,7 +319,7 @@ class _Rule(NamedTuple):
 
 _RULES = {
     "default_agent": _Rule("the name of an agent (a-z, 0-9, - and _)", _text(_NAME)),
-    "store": _Rule('"sqlite:" or "memory:"', StoreChoice),
+    "store": _Rule('"sqlite:FILE", "file:DIR" or "memory:"', _store),
     "websocket": _Rule(
         'HOST:PORT with a loopback HOST (127.0.0.0/8, [::1] or localhost), or "" for none',
         _websocket,

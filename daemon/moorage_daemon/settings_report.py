@@ -10,7 +10,7 @@ from typing import cast
 
 import msgspec
 
-from moorage_daemon.settings import DEFAULT, Chosen, WebsocketAddress
+from moorage_daemon.settings import DEFAULT, Chosen, StoreAddress, WebsocketAddress
 from moorage_protocol.checkup import SettingRow, SettingsReport
 
 
@@ -46,14 +46,14 @@ def _fields(settings: object) -> Iterator[tuple[str, object]]:
 
 
 def _is_table(value: object) -> bool:
-    if isinstance(value, WebsocketAddress):
+    if isinstance(value, WebsocketAddress | StoreAddress):
         return False  # a string in the file
     return isinstance(value, Mapping) or dataclasses.is_dataclass(value)
 
 
 def _written(key: str, value: object) -> object:
     """A value as it would stand in the file."""
-    if isinstance(value, WebsocketAddress | Path):
+    if isinstance(value, WebsocketAddress | StoreAddress | Path):
         return str(value)
     if value is None and key == "websocket":
         return ""

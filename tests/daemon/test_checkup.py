@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from moorage_daemon.app import DATABASE, AppError
+from moorage_daemon.app import AppError
 from moorage_daemon.checkup import check_settings, check_up, try_commands
 from moorage_daemon.settings import Chosen, Flags, SettingsError, choose_settings
 from moorage_daemon.statedir import open_state_dir
+from moorage_daemon.store.opening import DATABASE
 from moorage_daemon.store.sqlite import open_sqlite
 from moorage_protocol.checkup import Checkup, Finding, State
 
@@ -118,6 +119,11 @@ async def test_store_of_a_daemon_that_ended_is_good(chosen: Written, state_dir: 
         pass
 
     assert found(await check_up(chosen("")), "store").state is State.GOOD
+
+
+async def test_store_that_nobody_has_stops_a_start(chosen: Written) -> None:
+    with pytest.raises(AppError, match="there are: sqlite:, file:, memory:"):
+        await check_settings(chosen('store = "postgres:"'))
 
 
 async def test_store_of_a_running_daemon_is_left_to_it(chosen: Written, state_dir: Path) -> None:

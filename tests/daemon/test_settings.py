@@ -13,7 +13,7 @@ from moorage_daemon.settings import (
     Flags,
     Settings,
     SettingsError,
-    StoreChoice,
+    StoreAddress,
     WebsocketAddress,
     load_settings,
 )
@@ -43,7 +43,7 @@ def test_missing_default_file_means_defaults(home: Path) -> None:
 
     assert settings == Settings(state_dir=home / ".local/state/moorage")
     assert settings.default_agent == "scripted"
-    assert settings.store is StoreChoice.SQLITE
+    assert settings.store == StoreAddress("sqlite", "")
     assert settings.websocket == WebsocketAddress("127.0.0.1", 0)
     assert settings.allowed_origins == settings.allowed_hosts == ()
     assert (settings.providers, settings.default_provider) == ({}, None)
@@ -90,7 +90,7 @@ def test_every_key_of_the_file_arrives(home: Path) -> None:
     expected = Settings(
         state_dir=home / ".local/state/moorage",
         default_agent="other",
-        store=StoreChoice.MEMORY,
+        store=StoreAddress("memory", ""),
         websocket=WebsocketAddress("::1", 4711),
         allowed_origins=("https://example.org", "vscode-webview://abc:1"),
         allowed_hosts=("moor.example.org:443", "moor"),
@@ -233,6 +233,10 @@ BAD_VALUES = [
     ("default_agent", '"two words"'),
     ("store", '"sqlite"'),
     ("store", '["sqlite:"]'),
+    ("store", '"SQLITE:"'),
+    ("store", '":x"'),
+    ("store", '"file:a\\nb"'),
+    ("store", '"file:a\\u0000b"'),
     ("store", "{ a = 1 }"),
     ("websocket", "false"),
     ("websocket", "80"),

@@ -222,21 +222,26 @@ async def test_daemon_without_websocket_listens_on_its_socket_alone(state_dir: P
 # ---- the daemon goes without being asked
 
 
+@pytest.mark.parametrize("store", ["sqlite", "file"])
 async def test_turns_that_a_kill_cut_have_their_verdict_when_the_daemon_is_back(
-    daemon: DaemonProcess, state_dir: Path
+    state_dir: Path, store: str
 ) -> None:
-    async with connect(daemon.unix) as client:
-        session = await client.new()
-        client.prompt(session, ENDLESS)
-        client.prompt(session, "never begun")
-        await streaming(client, session)
+    config = state_dir.with_name("config.toml")
+    config.write_text(f'store = "{store}:"\n')
+    with running(state_dir, "--config", str(config)) as daemon:
+        async with connect(daemon.unix) as client:
+            session = await client.new()
+            client.prompt(session, ENDLESS)
+            client.prompt(session, "never begun")
+            await streaming(client, session)
+            assert (await client.status()).store.name == store
 
-        daemon.signal(signal.SIGKILL)
-        await client.until(lambda: client.gone)
-    daemon.ended()
-    assert daemon.unix.exists()  # it had no chance to clean up
+            daemon.signal(signal.SIGKILL)
+            await client.until(lambda: client.gone)
+        daemon.ended()
+        assert daemon.unix.exists()  # it had no chance to clean up
 
-    with running(state_dir) as later:
+    with running(state_dir, "--config", str(config)) as later:
         async with connect(later.unix) as back:
             turns = await back.turns(session)
             entries = await back.entries(session)
