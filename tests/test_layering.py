@@ -65,6 +65,7 @@ LAYERS = (
     ("connection",),
     ("dispatch",),
     ("handlers",),
+    ("transfer",),
     ("sessions",),
     ("ending", "session"),
     ("conductor",),

@@ -43,6 +43,7 @@ from moorage_daemon.statedir import StateDir
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.opening import BadStore, Choice, find_store
 from moorage_daemon.store.port import Store
+from moorage_daemon.transfer.imports import Imports
 from moorage_daemon.transports.gate import Gate, token_check
 from moorage_daemon.transports.room import open_room
 from moorage_daemon.transports.unix import bind, serve_unix
@@ -207,6 +208,7 @@ async def open_core(
             agents=agents,
             default_agent=settings.default_agent,
             providers=Offered(settings.providers, settings.default_provider),
+            imports=Imports(sessions),
             close_is_served_to_all=settings.close_policy is ClosePolicy.CLOSE,
         )
         app = App(desk)

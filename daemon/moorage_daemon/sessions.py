@@ -145,6 +145,10 @@ class Sessions:
         session.log.when_durable(first, lambda error: self._drop(session, error), patient=True)
         return session
 
+    def adopt(self, stored: Stored) -> None:
+        """Let a session be seen that was written without anybody looking."""
+        self.parked[stored.head.id] = stored
+
     def _drop(self, session: Session, error: StorageError | None) -> None:
         if error is not None:
             self.live.pop(session.id, None)  # it never came to be

@@ -79,6 +79,7 @@ class Connection:
                     await self._finish()
                 self._nursery.cancel_scope.cancel()
         finally:
+            self.desk.imports.drop_all_of(self.identity.connection)
             self._outbox.close()
             self._peer.abandon()
 

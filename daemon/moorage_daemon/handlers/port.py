@@ -13,6 +13,7 @@ from moorage_daemon.identity import Identity, TuiKeys
 from moorage_daemon.log.log import Log
 from moorage_daemon.session import Session
 from moorage_daemon.sessions import Sessions
+from moorage_daemon.transfer.imports import Imports
 from moorage_daemon.turn.turn import Turn
 from moorage_protocol.errors import RpcError
 from moorage_protocol.moorage import Access, InitializeParams
@@ -85,6 +86,7 @@ class Desk:
     agents: dict[str, Agent]
     default_agent: str
     providers: Offered
+    imports: Imports
     close_is_served_to_all: bool
     connected: Callable[[], list[Identity]] = field(default=list)
 

@@ -10,6 +10,7 @@ from moorage_daemon.handlers import (
     permissions,
     sessions,
     starting,
+    transfer,
     turns,
     views,
 )
@@ -38,6 +39,12 @@ from moorage_protocol.moorage import (
     RespondParams,
     TurnsParams,
     WithdrawParams,
+)
+from moorage_protocol.transfer import (
+    ExportParams,
+    ImportBeginParams,
+    ImportFinishParams,
+    ImportPartParams,
 )
 from moorage_protocol.views import PageParams
 
@@ -72,6 +79,10 @@ METHODS: dict[str, Method[Any]] = {
     "_moorage/session/turns": Method(TurnsParams, turns.turns, is_ours=True),
     "_moorage/session/usage": Method(PageParams, views.usage, is_ours=True),
     "_moorage/session/reports": Method(PageParams, views.reports, is_ours=True),
+    "_moorage/session/export": Method(ExportParams, transfer.export, is_ours=True),
+    "_moorage/import/begin": Method(ImportBeginParams, transfer.begin, is_ours=True),
+    "_moorage/import/part": Method(ImportPartParams, transfer.part, is_ours=True),
+    "_moorage/import/finish": Method(ImportFinishParams, transfer.finish, is_ours=True),
     "_moorage/session/config/get": Method(SessionParams, config.get, is_ours=True),
     "_moorage/session/config/set": Method(ConfigSetParams, config.change, is_ours=True),
     "_moorage/session/withdraw": Method(WithdrawParams, turns.withdraw, is_ours=True),

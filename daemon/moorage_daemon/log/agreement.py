@@ -11,24 +11,25 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from moorage_daemon.store.model import (
+    CostBody,
     Entry,
     Head,
     Kind,
     Life,
     StateBody,
+    Totals,
     UnreadableBody,
+    added,
     read_body,
 )
 
 
 logger = logging.getLogger(__name__)
 
-TOLD_BY = frozenset({Kind.PROMPT, Kind.VERDICT, Kind.STATE})
-
 
 @dataclass(eq=False)
 class Account:
-    """The turns of a log, entry by entry; only the kinds in `TOLD_BY` say anything.
+    """The turns of a log and what they took, entry by entry.
 
     `is_whole` is False where a part of the log is missing: then what was not seen may still be.
     """
@@ -38,11 +39,14 @@ class Account:
     life: Life | None = None
     admitted: set[int] = field(default_factory=set[int])
     ended: set[int] = field(default_factory=set[int])
+    totals: Totals = field(default_factory=Totals)
 
     def take(self, entry: Entry) -> None:
         """Hear the next entry."""
-        if entry.kind == Kind.STATE:
-            self._take_state(entry)
+        try:
+            self._read(entry)
+        except UnreadableBody:
+            self.is_whole = False
         if entry.generation is None:
             return
         self.highest = max(self.highest, entry.generation)
@@ -51,13 +55,11 @@ class Account:
         elif entry.kind == Kind.VERDICT:
             self.ended.add(entry.generation)
 
-    def _take_state(self, entry: Entry) -> None:
-        try:
-            life = read_body(entry, StateBody).state
-        except UnreadableBody:
-            return
-        if self.life is not Life.KILLED:
-            self.life = life
+    def _read(self, entry: Entry) -> None:
+        if entry.kind == Kind.COST:
+            self.totals = added(self.totals, read_body(entry, CostBody))
+        elif entry.kind == Kind.STATE and self.life is not Life.KILLED:
+            self.life = read_body(entry, StateBody).state
 
     def open_turns(self, head: Head) -> tuple[int, ...]:
         """The turns without a verdict, in their order."""
@@ -71,6 +73,7 @@ class Account:
             generation=max(head.generation, self.highest),
             open_turns=self.open_turns(head),
             life=Life.KILLED if self.life is Life.KILLED else head.life,
+            totals=self.totals if self.is_whole else head.totals,
         )
         if agreed != head:
             logger.error(

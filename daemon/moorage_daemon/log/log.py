@@ -74,7 +74,7 @@ class Writes(Protocol):
         ...
 
 
-def _urgency(kind: Kind) -> Urgency:
+def _urgency(kind: str) -> Urgency:
     if kind in CONTROL_KINDS:
         return Urgency.CONTROL
     return Urgency.STREAMED if kind in UPDATE_KINDS else Urgency.AWAITED
@@ -156,18 +156,23 @@ class Log:
 
     def append(
         self,
-        kind: Kind,
+        kind: Kind | str,
         body: msgspec.Struct | bytes,
         *,
         generation: int | None = None,
         origin: str | None = None,
+        at: float | None = None,
     ) -> int:
-        """Add an entry; gives its number. It is not told before it is durable."""
+        """Add an entry; gives its number. It is not told before it is durable.
+
+        `at` is when it happened, if that was not now.
+        """
         self.seq += 1
         if self.failed:
             return self.seq  # it will never be told
         encoded = body if isinstance(body, bytes) else encode_body(body)
-        self._drafts.append(_Draft(self.seq, self.writes.now(), kind, generation, encoded, origin))
+        when = self.writes.now() if at is None else at
+        self._drafts.append(_Draft(self.seq, when, kind, generation, encoded, origin))
         self._grown(len(encoded), _urgency(kind))
         return self.seq
 

@@ -39,7 +39,7 @@ async def recover(store: Store, now: Callable[[], float]) -> list[Stored]:
     A session whose log is damaged gets its verdicts if it takes any, and stops no other. Where a
     head that names open turns disagrees with its log, the log counts: no turn has two verdicts.
     """
-    found = {stored.head.id: stored for stored in await store.list()}
+    found = {stored.head.id: stored for stored in await _complete(store)}
     cut = [s for s in found.values() if s.head.open_turns and s.head.schema <= SCHEMA]
     mended = await _write(store, [await _mend(store, stored, now()) for stored in cut])
     if mended:
@@ -49,6 +49,16 @@ async def recover(store: Store, now: Callable[[], float]) -> list[Stored]:
         seq = change.entries[-1].seq if change.entries else found[change.session].seq
         found[change.session] = Stored(change.head, seq)
     return list(found.values())
+
+
+async def _complete(store: Store) -> list[Stored]:
+    """The sessions, without those that were never wholly written out of a file."""
+    listed = await store.list()
+    for stored in listed:
+        if not stored.head.complete:
+            logger.warning("an import was cut: removing it", extra={"session": stored.head.id})
+            await store.delete(stored.head.id)
+    return [stored for stored in listed if stored.head.complete]
 
 
 async def _write(store: Store, changes: list[Change]) -> list[Change]:
@@ -91,7 +101,11 @@ async def _commit(store: Store, changes: list[Change]) -> None:
 
 async def _mend(store: Store, stored: Stored, now: float) -> Change:
     told, account = await _fold(store, stored)
-    head = account.agreed(stored.head)
+    return mend(Stored(account.agreed(stored.head), stored.seq), told, now)
+
+
+def mend(stored: Stored, told: Told, now: float) -> Change:
+    """What ends the turns that a head names as open, and all that is open in them."""
     entries = _Entries(stored.seq, now)
     for call, ask in told.asks.items():
         body = AnswerBody(tool_call_id=call, outcome="cancelled")
@@ -100,9 +114,9 @@ async def _mend(store: Store, stored: Stored, now: float) -> Change:
     for call, intent in told.intents.items():
         text = "The daemon was restarted while this ran: whether it was done is not known."
         entries.close_call(call, intent.generation, text, "unknown_outcome")
-    for generation in head.open_turns:
+    for generation in stored.head.open_turns:
         entries.add(Kind.VERDICT, _verdict(told, generation), generation)
-    head = replace(head, open_turns=(), updated_at=now)
+    head = replace(stored.head, open_turns=(), updated_at=now)
     return Change(head.id, tuple(entries.written), head)
 
 

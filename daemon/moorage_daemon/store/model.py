@@ -56,7 +56,8 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Times are seconds since 1970. `open_turns` are the generations that were admitted and have no
     verdict yet: after a crash they are what recovery has to end. `environment` is what its creator
-    lent to its tools. `parent` is the session that this one was started for.
+    lent to its tools. `parent` is the session that this one was started for. One that is not
+    `complete` is still being written out of a file: nobody sees it, and a restart removes it.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     config: SessionConfig = SessionConfig()
     totals: Totals = Totals()
     environment: dict[str, str] | None = None
+    complete: bool = True
     schema: int = SCHEMA
 
 
@@ -103,6 +105,7 @@ class Kind(StrEnum):
     COST = "cost"  # what an answer of a model took
     REPORT = "report"  # what was verified
     ARCHIVE = "archive"
+    IMPORTED = "imported"  # all before it came out of a file
     VERDICT = "verdict"
 
 
@@ -225,6 +228,15 @@ class CostBody(Body, frozen=True, kw_only=True):
     tokens: TokenUsage
     micros: int | None = None
     window: int | None = None
+
+
+class ImportedBody(Body, frozen=True, kw_only=True):
+    """`source` is what kind of file it was, `session_id` how the session was called there."""
+
+    source: str
+    session_id: str
+    by: str
+    notes: tuple[str, ...] = ()
 
 
 class VerdictBody(Verdict, frozen=True, kw_only=True):

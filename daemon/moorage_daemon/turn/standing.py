@@ -36,6 +36,8 @@ class StandingAnswers:
             page = await self.store.entries(self.session_id, after, kinds=_INTENTS)
             for entry in page.entries:
                 after = entry.seq
+                if entry.kind == Kind.IMPORTED:
+                    rules.clear()  # what a file says was allowed nobody here has allowed
                 rules |= _rule(entry)
             more = page.more
         return rules
@@ -43,6 +45,8 @@ class StandingAnswers:
 
 def _rule(entry: Entry) -> set[str]:
     """The rule of an intent; one that cannot be read allows nothing."""
+    if entry.kind != Kind.INTENT:
+        return set()
     try:
         body = read_body(entry, IntentBody)
     except UnreadableBody:
@@ -50,4 +54,4 @@ def _rule(entry: Entry) -> set[str]:
     return {body.rule} if body.rule else set()
 
 
-_INTENTS = frozenset({Kind.INTENT})
+_INTENTS = frozenset({Kind.INTENT, Kind.IMPORTED})

@@ -1,0 +1,151 @@
+"""What of a file is believed: entries that this version can read and send, and a head that gives
+its bringer nothing they have not got.
+
+A head says whose a session is and what its tools may do unasked. Both are for whoever brings it to
+say; of the policies only what forbids is taken over.
+"""
+
+import math
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from moorage_daemon.store.model import (
+    SCHEMA,
+    UPDATE_KINDS,
+    AnswerBody,
+    ArchiveBody,
+    AskBody,
+    BeginBody,
+    ConfigBody,
+    CostBody,
+    Head,
+    ImportedBody,
+    IntentBody,
+    Kind,
+    OverrideBody,
+    PostureBody,
+    PromptBody,
+    ResultBody,
+    StateBody,
+    VerdictBody,
+)
+from moorage_daemon.transfer.lines import BadLine, EntryRecord, HeaderLine
+from moorage_protocol.config import Confirmation, OnTimeout, PermissionDefault, Permissions
+from moorage_protocol.moorage import Posture
+from moorage_protocol.views import Verification
+
+
+MAX_UPDATE = 1000 * 2**10  # bytes of an update's body: its message stays under 1 MiB
+
+BODIES: dict[str, type[Struct]] = {
+    Kind.STATE: StateBody,
+    Kind.PROMPT: PromptBody,
+    Kind.BEGIN: BeginBody,
+    Kind.ASK: AskBody,
+    Kind.ANSWER: AnswerBody,
+    Kind.INTENT: IntentBody,
+    Kind.RESULT: ResultBody,
+    Kind.OVERRIDE: OverrideBody,
+    Kind.CONFIG: ConfigBody,
+    Kind.POSTURE: PostureBody,
+    Kind.COST: CostBody,
+    Kind.REPORT: Verification,
+    Kind.ARCHIVE: ArchiveBody,
+    Kind.IMPORTED: ImportedBody,
+    Kind.VERDICT: VerdictBody,
+}
+OF_A_TURN = {Kind.PROMPT, Kind.BEGIN, Kind.ASK, Kind.ANSWER, Kind.INTENT, Kind.RESULT, Kind.VERDICT}
+BESIDE = {"sessionId", "seq", "at", "generation", "kind", "update"}  # these stand beside a body
+
+
+def checked(record: EntryRecord, seq: int) -> bytes:
+    """The body of the entry that is to be number `seq`; raises `BadLine`."""
+    if record.seq != seq:
+        raise BadLine(f"entry.seq must be {seq}")
+    if not math.isfinite(record.at):
+        raise BadLine("entry.at is no time")
+    if record.kind in OF_A_TURN and record.generation is None:
+        raise BadLine(f"entry.generation is missing: {record.kind} is of a turn")
+    body = record.content
+    if body is None:
+        raise BadLine("entry.body is missing")
+    _check_body(record.kind, body)
+    return body
+
+
+def _check_body(kind: str, body: bytes) -> None:
+    fields = _decode(body, dict[str, Raw])
+    if body[:1] != b"{" or b"\n" in body or b"\r" in body:
+        raise BadLine("entry.body must be an object on one line")
+    if kind in UPDATE_KINDS:
+        if len(body) > MAX_UPDATE:
+            raise BadLine(f"entry.body has more than {MAX_UPDATE} bytes: no client takes that")
+        if "sessionUpdate" not in fields:
+            raise BadLine("entry.body.sessionUpdate is missing")
+    elif not BESIDE.isdisjoint(fields):
+        raise BadLine("entry.body has fields that stand beside it")
+    if kind in BODIES:
+        _decode(body, BODIES[kind])
+
+
+def _decode(body: bytes, shape: Any) -> Any:
+    try:
+        body.decode()
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadLine(f"entry.body: {error}") from error
+
+
+def read_head(header: HeaderLine) -> Head:
+    """The head in a file; raises `BadLine` if it is of a version that is not known here."""
+    try:
+        head = msgspec.json.decode(header.head, type=Head)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadLine(f"head: {error}") from error
+    if head.schema > SCHEMA:
+        raise BadLine(f"it was written by a newer version: its schema is {head.schema}")
+    return head
+
+
+def taken_over(head: Head, notes: list[str]) -> Head:
+    """The head without what only its owner could have said; `notes` gets what was left behind."""
+    changes: dict[str, object] = {
+        "environment": None,
+        "posture": Posture.ASK,
+        "parent": None,
+        "complete": True,
+        "schema": SCHEMA,
+        "config": replace(
+            head.config,
+            permissions=_narrowed(head.config.permissions),
+            confirmation=_rejecting(head.config.confirmation),
+        ),
+    }
+    taken = replace(head, **changes)
+    for name, was, is_now in (
+        ("the environment lent to its tools", head.environment, taken.environment),
+        ("the mode in which tools may act unasked", head.posture, taken.posture),
+        ("the parent", head.parent, taken.parent),
+        ("permissions that allow", head.config.permissions, taken.config.permissions),
+        ("a confirmation that approves", head.config.confirmation, taken.config.confirmation),
+    ):
+        if was != is_now:
+            notes.append(f"left behind: {name}")
+    return taken
+
+
+def _narrowed(permissions: Permissions | None) -> Permissions | None:
+    if permissions is None:
+        return None
+    may = permissions.default is PermissionDefault.ALLOW
+    default = PermissionDefault.ASK if may else permissions.default
+    return Permissions(deny=permissions.deny, ask=permissions.ask, default=default)
+
+
+def _rejecting(confirmation: Confirmation | None) -> Confirmation | None:
+    if confirmation is None:
+        return None
+    return replace(confirmation, on_timeout=OnTimeout.REJECT)
