@@ -38,6 +38,8 @@ from moorage_daemon.store.model import (
     added,
 )
 from moorage_daemon.store.port import Store
+from moorage_daemon.tools.client import Client
+from moorage_daemon.tools.port import Killable
 from moorage_daemon.turn.asks import Asks
 from moorage_daemon.turn.history import History
 from moorage_daemon.turn.stage import TurnStage
@@ -113,13 +115,15 @@ class Surroundings:
 class Admission:
     """A prompt that asks to become a turn.
 
-    `content` are its blocks as they came, `prompt` what they mean. `limit` is seconds.
+    `content` are its blocks as they came, `prompt` what they mean. `limit` is seconds; `client` is
+    who may lend the turn files and terminals.
     """
 
     content: list[msgspec.Raw]
     prompt: Prompt
     by: str
     origin: str
+    client: Client | None = None
     prompt_id: str | None = None
     on_busy: OnBusy = OnBusy.QUEUE
     limit: float = 0.0
@@ -213,7 +217,8 @@ class Session:
 
     def supervisors(self) -> set[int]:
         """The pids under which this session's tools run."""
-        return {process.pid for process in self.stage.running} if self.stage else set()
+        running = self.stage.running if self.stage else set[Killable]()
+        return {process.pid for process in running if process.pid is not None}
 
     # ---- admission
 
@@ -226,6 +231,8 @@ class Session:
         """
         self._must_be_writable()
         known = self._known(admission)
+        if isinstance(known, Turn) and known.origin == admission.origin:
+            known.client = admission.client  # it has come back, on a new connection
         if known is not None:
             return known
         if self.is_busy:
@@ -285,6 +292,7 @@ class Session:
             prompt=admission.prompt,
             by=admission.by,
             origin=admission.origin,
+            client=admission.client,
             queued_at=self.log.writes.now(),
             admitted_at=self.log.seq + 1,
             limit=min(limits, default=0.0),

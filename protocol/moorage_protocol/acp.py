@@ -414,3 +414,47 @@ class Cancelled(Shape, frozen=True, tag_field="outcome", tag="cancelled"):
 
 class PermissionResult(Shape, frozen=True):
     outcome: Selected | Cancelled
+
+
+# ---- what a client lends
+
+
+class ReadTextFileParams(SessionParams, frozen=True):
+    path: str
+
+
+class ReadTextFileResult(Shape, frozen=True):
+    content: str
+
+
+class WriteTextFileParams(SessionParams, frozen=True):
+    path: str
+    content: str
+
+
+class CreateTerminalParams(SessionParams, frozen=True):
+    command: str
+    args: list[str]
+    cwd: str
+    output_byte_limit: int
+
+
+class CreateTerminalResult(Shape, frozen=True):
+    terminal_id: str
+
+
+class TerminalParams(SessionParams, frozen=True):
+    """Params that name one terminal and no more."""
+
+    terminal_id: str
+
+
+class TerminalExit(Shape, frozen=True):
+    exit_code: int | None = None
+    signal: str | None = None
+
+
+class TerminalOutputResult(Shape, frozen=True):
+    output: str
+    truncated: bool = False
+    exit_status: TerminalExit | None = None

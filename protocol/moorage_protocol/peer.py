@@ -68,10 +68,15 @@ class Peer(Generic[T]):
         self._open[request_id] = token
         return request_id, jsonrpc.encode_request(request_id, method, params)
 
-    def retract(self, request_id: int) -> bytes | None:
-        """Give up an open request; gives the frame to send, None if it was answered already."""
-        if self._open.pop(request_id, None) is None:
+    def retract(self, request_id: int, *, still_listening: bool = False) -> bytes | None:
+        """Give up an open request; gives the frame to send, None if it was answered already.
+
+        Who is `still_listening` gets a late answer all the same: it may tell what there is to undo.
+        """
+        if request_id not in self._open:
             return None
+        if not still_listening:
+            del self._open[request_id]
         return jsonrpc.encode_notification("$/cancel_request", CancelRequest(request_id))
 
     def receive(

@@ -55,10 +55,11 @@ class Daemon:
         *,
         hello: Json | None = None,
         plain: bool = False,
+        capabilities: Json | None = None,
     ) -> Client:
         """A client that has initialized; `plain` ones say nothing of moorage."""
         client = self.dial(principal)
-        await client.initialize(None if plain else hello or {})
+        await client.initialize(None if plain else hello or {}, capabilities)
         return client
 
     def dial(self, principal: Principal = OWNER) -> Client:

@@ -1,6 +1,6 @@
 """An agent that does what a test says, when it says it, and tools that wait to be let go."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -8,7 +8,13 @@ import trio
 
 from moorage_daemon.agents.port import Prompt, Stage
 from moorage_daemon.tools.port import Bench, Report
-from moorage_protocol.acp import AvailableCommand, StopReason, ToolCallLocation, ToolKind
+from moorage_protocol.acp import (
+    AvailableCommand,
+    StopReason,
+    ToolCallContent,
+    ToolCallLocation,
+    ToolKind,
+)
 from tests.daemon.twin import PATIENCE
 
 
@@ -183,6 +189,9 @@ class Lever:
 
     def locations(self, arguments: LeverArguments, cwd: str) -> list[ToolCallLocation]:
         return [ToolCallLocation(path=path) for path in self.paths]
+
+    async def preview(self, arguments: LeverArguments, bench: Bench) -> Sequence[ToolCallContent]:
+        return ()
 
     async def run(self, arguments: LeverArguments, bench: Bench) -> Report:
         self.pulled.append(arguments.label)

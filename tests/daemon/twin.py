@@ -14,7 +14,7 @@ import trio
 from moorage_daemon.connection.transport import TransportClosed
 from moorage_protocol import jsonrpc
 from moorage_protocol.acp import Empty, Meta
-from moorage_protocol.errors import ErrorObject, from_object
+from moorage_protocol.errors import ErrorObject, RpcError, from_object
 from moorage_protocol.framing import Oversize
 from moorage_protocol.moorage import (
     CancelResult,
@@ -216,6 +216,15 @@ class Client:
             while not holds():
                 await self._news.wait()
 
+    async def request(self, method: str, number: int = 1) -> Json:
+        """The `number`-th request of a method that this client was sent."""
+
+        def sent() -> list[Json]:
+            return [m for m in self.messages if m.get("method") == method and "id" in m]
+
+        await self.until(lambda: len(sent()) >= number)
+        return sent()[number - 1]
+
     async def question(self, number: int = 1) -> Question:
         """The `number`-th question this client was asked."""
         await self.until(lambda: len(self.questions) >= number)
@@ -304,8 +313,8 @@ class Client:
 
     # ---- the methods, as a client calls them
 
-    async def initialize(self, hello: Json | None) -> None:
-        params: Json = {"protocolVersion": 1}
+    async def initialize(self, hello: Json | None, capabilities: Json | None = None) -> None:
+        params: Json = {"protocolVersion": 1, "clientCapabilities": capabilities or {}}
         if hello is not None:
             params["_meta"] = {"moorage": hello}
         answer = await self.call("initialize", params, dict[str, Any])
@@ -313,12 +322,12 @@ class Client:
             welcome = msgspec.convert(answer["_meta"]["moorage"], Welcome)
             self.tui, self.secret = welcome.tui_id, welcome.tui_secret
 
-    async def new(self, **wish: Any) -> str:
+    async def new(self, cwd: str = "/work", **wish: Any) -> str:
         """A new session; gives its id."""
-        return (await self.start_new(**wish).result()).session_id
+        return (await self.start_new(cwd, **wish).result()).session_id
 
-    def start_new(self, **wish: Any) -> Reply[NewResult]:
-        params: Json = {"cwd": "/work", "mcpServers": [], "_meta": {"moorage": wish}}
+    def start_new(self, cwd: str = "/work", **wish: Any) -> Reply[NewResult]:
+        params: Json = {"cwd": cwd, "mcpServers": [], "_meta": {"moorage": wish}}
         return self.start("session/new", params, NewResult)
 
     def prompt(self, session: str, text: str = "hello", **wish: Any) -> PromptReply:
@@ -421,6 +430,13 @@ class Client:
 
     def answer(self, question: Question, result: Json) -> None:
         self.post(jsonrpc.encode_result(question.id, result))
+
+    def reply(self, request: Json, result: Json | RpcError) -> None:
+        """Answer a request of the daemon."""
+        if isinstance(result, RpcError):
+            self.post(jsonrpc.encode_error(request["id"], result))
+        else:
+            self.post(jsonrpc.encode_result(request["id"], result))
 
     async def respond(self, session: str, call: str, option: str = "allow") -> RespondOutcome:
         params = {"sessionId": session, "toolCallId": call, "optionId": option}

@@ -13,6 +13,7 @@ happened:
         and what the SDK's models make of it
     {"shown": {…}}     an update that the SDK handed to the editor
     {"asked": "CALL"}     a question that the SDK handed to the editor
+    {"lent": "read_text_file", "path": "…"}     what it lent: files of the disk, and terminals
     {"said": "…"}     bytes on the standard output of the agent that are no message
     {"left": 0, "stderr": "…"}     how the agent's process ended, once standard input has
 """
@@ -25,6 +26,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from itertools import zip_longest
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import acp
@@ -61,6 +63,13 @@ RESULTS: dict[str, type[BaseModel]] = {
 CALLS: dict[str, type[BaseModel]] = {
     "session/update": schema.SessionNotification,
     "session/request_permission": schema.RequestPermissionRequest,
+    "fs/read_text_file": schema.ReadTextFileRequest,
+    "fs/write_text_file": schema.WriteTextFileRequest,
+    "terminal/create": schema.CreateTerminalRequest,
+    "terminal/output": schema.TerminalOutputRequest,
+    "terminal/wait_for_exit": schema.WaitForTerminalExitRequest,
+    "terminal/kill": schema.KillTerminalRequest,
+    "terminal/release": schema.ReleaseTerminalRequest,
     "$/cancel_request": schema.CancelRequestNotification,
 }
 
@@ -138,6 +147,7 @@ class Editor:
 
     def __init__(self) -> None:
         self.answers: dict[str, asyncio.Future[str | None]] = {}
+        self.terminals: dict[str, tuple[asyncio.subprocess.Process, bytearray]] = {}
 
     async def session_update(self, session_id: str, update: Any, **_: Any) -> None:
         shown = update.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -156,6 +166,50 @@ class Editor:
             else schema.AllowedOutcome(outcome="selected", option_id=option)
         )
         return schema.RequestPermissionResponse(outcome=outcome)
+
+    # ---- what it lends
+
+    async def read_text_file(self, path: str, **_: Any) -> schema.ReadTextFileResponse:
+        tell(lent="read_text_file", path=path)
+        if not Path(path).exists():
+            raise acp.RequestError.resource_not_found(path)
+        return schema.ReadTextFileResponse(content="as edited: " + Path(path).read_text())
+
+    async def write_text_file(self, path: str, content: str, **_: Any) -> None:
+        tell(lent="write_text_file", path=path)
+        Path(path).write_text(content)
+
+    async def create_terminal(
+        self, command: str, args: list[str], cwd: str, **_: Any
+    ) -> schema.CreateTerminalResponse:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            command, *args, cwd=cwd, stdout=pipe, stderr=asyncio.subprocess.STDOUT
+        )
+        terminal = f"terminal-{process.pid}"
+        self.terminals[terminal] = (process, bytearray())
+        tell(lent="create_terminal", terminal=terminal)
+        return schema.CreateTerminalResponse(terminal_id=terminal)
+
+    async def wait_for_terminal_exit(
+        self, terminal_id: str, **_: Any
+    ) -> schema.WaitForTerminalExitResponse:
+        process, output = self.terminals[terminal_id]
+        assert process.stdout is not None
+        output += await process.stdout.read()
+        code = await process.wait()
+        return schema.WaitForTerminalExitResponse(exit_code=code if code >= 0 else None)
+
+    async def terminal_output(self, terminal_id: str, **_: Any) -> schema.TerminalOutputResponse:
+        output = self.terminals[terminal_id][1].decode()
+        return schema.TerminalOutputResponse(output=output, truncated=False)
+
+    async def kill_terminal(self, terminal_id: str, **_: Any) -> None:
+        self.terminals[terminal_id][0].kill()
+
+    async def release_terminal(self, terminal_id: str, **_: Any) -> None:
+        del self.terminals[terminal_id]
+        tell(lent="release_terminal", terminal=terminal_id)
 
 
 async def connect(stack: AsyncExitStack, editor: Editor, how: Json) -> ClientSideConnection:

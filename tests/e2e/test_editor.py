@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 
@@ -326,6 +326,65 @@ def test_cancel_of_an_idle_session_does_nothing(editor: Editor) -> None:
     editor.call("cancel", session_id=session)
 
     assert prompt(editor, session, "hello") == "end_turn"
+
+
+# ---- what the editor lends
+
+LENDING: Json = {"fs": {"readTextFile": True, "writeTextFile": True}, "terminal": True}
+
+
+@pytest.fixture
+def lender(how: Json) -> Generator[Editor]:
+    """An editor that lends its files and terminals."""
+    with open_editor(how) as connected:
+        connected.call("initialize", protocol_version=1, client_capabilities=LENDING)
+        yield connected
+        assert connected.problems() == []
+
+
+def test_files_are_read_and_written_through_the_editor(lender: Editor, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("from the file")
+    session = new(lender, tmp_path)
+    lender.call("set_session_mode", session_id=session, mode_id="auto-edit")
+
+    prompt(lender, session, "/read notes.txt")
+    prompt(lender, session, "/write made.txt and this is in it")
+
+    assert "as edited: from the file" in lender.text(session)
+    assert (tmp_path / "made.txt").read_text() == "and this is in it"
+    lent = [(line["lent"], Path(line["path"]).name) for line in lender.told if "lent" in line]
+    assert lent == [
+        ("read_text_file", "notes.txt"),
+        ("read_text_file", "made.txt"),
+        ("write_text_file", "made.txt"),
+    ]
+
+
+def test_command_runs_in_a_terminal_of_the_editor(lender: Editor, tmp_path: Path) -> None:
+    session = new(lender, tmp_path)
+    running = lender.start("prompt", session_id=session, prompt=text("/terminal pwd; exit 3"))
+    question = lender.question(session)
+    lender.answer(question["toolCall"]["toolCallId"], option(question, "allow_once"))
+
+    assert lender.wait(running)["stopReason"] == "end_turn"
+
+    assert f"{tmp_path}\n[exit code 3]" in lender.text(session)
+    lent = [line for line in lender.told if "lent" in line]
+    assert [line["lent"] for line in lent] == ["create_terminal", "release_terminal"]
+
+
+def test_cancel_ends_the_command_in_a_terminal(lender: Editor, tmp_path: Path) -> None:
+    session = new(lender, tmp_path)
+    running = lender.start("prompt", session_id=session, prompt=text("/terminal sleep 300"))
+    question = lender.question(session)
+    lender.answer(question["toolCall"]["toolCallId"], option(question, "allow_once"))
+    made = lender.first(lambda line: line.get("lent") == "create_terminal")
+
+    lender.call("cancel", session_id=session)
+
+    assert lender.wait(running)["stopReason"] == "cancelled"
+    released = lender.first(lambda line: line.get("lent") == "release_terminal")
+    assert released["terminal"] == made["terminal"]
 
 
 # ---- coming back

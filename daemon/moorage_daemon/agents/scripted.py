@@ -18,6 +18,8 @@ from moorage_daemon.agents.port import AgentFailed, CallRefused, Prompt, Stage
 from moorage_daemon.tools.port import Tool
 from moorage_daemon.tools.read import Read, ReadArguments
 from moorage_daemon.tools.run import Run, RunArguments
+from moorage_daemon.tools.terminal import Terminal, TerminalArguments
+from moorage_daemon.tools.write import Write, WriteArguments
 from moorage_protocol.acp import AvailableCommand, CommandInput, PlanEntry, StopReason
 from moorage_protocol.views import Check, CheckStatus, Verification
 
@@ -51,7 +53,9 @@ class ScriptedAgent:
     def __init__(self) -> None:
         self._script = {
             "read": Command("Read a file of the workspace", "FILE", _read),
+            "write": Command("Write a file of the workspace", "FILE TEXT", _write),
             "run": Command("Run a shell command, after asking", "COMMAND", _run),
+            "terminal": Command("Run one in the client's terminal", "COMMAND", _terminal),
             "stream": Command("Stream N chunks, with a pause between", "N [SECONDS]", _stream),
             "sleep": Command("Wait", "SECONDS", _sleep),
             "ask": Command("Ask a question", "TEXT", _ask),
@@ -108,6 +112,19 @@ async def _run(rest: str, stage: Stage) -> None:
     if not rest:
         raise _Usage
     await _use(stage, Run(), RunArguments(rest))
+
+
+async def _write(rest: str, stage: Stage) -> None:
+    path, _, text = rest.partition(" ")
+    if not path:
+        raise _Usage
+    await _use(stage, Write(), WriteArguments(path, text))
+
+
+async def _terminal(rest: str, stage: Stage) -> None:
+    if not rest:
+        raise _Usage
+    await _use(stage, Terminal(), TerminalArguments(rest))
 
 
 async def _use(stage: Stage, tool: Tool[A], arguments: A) -> None:

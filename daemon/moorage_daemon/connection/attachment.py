@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from moorage_daemon.connection.lending import Call
 from moorage_daemon.log.cursor import Cursor
 from moorage_daemon.log.render import message_for
 from moorage_daemon.session import Session
@@ -28,6 +29,9 @@ class Asked:
 
     session: Session
     tool_call_id: str
+
+
+Token = Asked | Call  # what an answer of the client is about
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Attachment:
     connection: str
     origin: str
     moorage: bool
-    peer: Peer[Asked]
+    peer: Peer[Token]
     asked: dict[str, int] = field(default_factory=dict[str, int])  # tool call -> request id
     _answers: list[tuple[int, int, _Answer]] = field(default_factory=list[tuple[int, int, _Answer]])
     _answered: int = 0

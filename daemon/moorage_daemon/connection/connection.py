@@ -14,7 +14,8 @@ import msgspec
 import trio
 from msgspec.structs import replace as replaced
 
-from moorage_daemon.connection.attachment import Asked, Attachment
+from moorage_daemon.connection.attachment import Asked, Attachment, Token
+from moorage_daemon.connection.lending import Call, Lending, LentToSession
 from moorage_daemon.connection.outbox import Outbox
 from moorage_daemon.connection.transport import Transport, TransportClosed
 from moorage_daemon.dispatch import broken, dispatch
@@ -56,7 +57,8 @@ class Connection:
     identity: Identity
     initialized: bool = False
     _outbox: Outbox = field(init=False)
-    _peer: Peer[Asked] = field(default_factory=lambda: Peer(secrets.randbelow(2**48)))
+    _lending: Lending = field(init=False)
+    _peer: Peer[Token] = field(default_factory=lambda: Peer(secrets.randbelow(2**48)))
     _open: dict[RequestId, Work] = field(default_factory=dict[RequestId, Work])
     _waiting: int = 0  # requests at work in tasks
     _unsettled: int = 0  # answers that wait for the disk
@@ -65,6 +67,7 @@ class Connection:
 
     def __post_init__(self) -> None:
         self._outbox = Outbox(self._overflowed)
+        self._lending = Lending(self)
 
     # ---- life
 
@@ -75,11 +78,13 @@ class Connection:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._write)
                 await self._read()
+                self._lending.end()
                 with trio.move_on_after(LINGER):
                     await self._finish()
                 self._nursery.cancel_scope.cancel()
         finally:
             self.desk.imports.drop_all_of(self.identity.connection)
+            self._lending.end()
             self._outbox.close()
             self._peer.abandon()
 
@@ -140,7 +145,10 @@ class Connection:
             case Notification(method, params):
                 self._notification(method, params)
             case PeerAnswer(token, result):
-                self._permission_answer(token, result)
+                if isinstance(token, Call):
+                    self._lending.settle(token, result)
+                else:
+                    self._permission_answer(token, result)
             case Fault(reply, problem):
                 logger.info("an unusable frame: %s", problem, extra=self._names())
                 self._outbox.put([reply])
@@ -278,6 +286,19 @@ class Connection:
             case None:
                 session.asks.withdraw(call, here)
 
+    # ---- requests of ours, for what the client lends
+
+    def open_request(self, method: str, params: msgspec.Struct, call: Call) -> int:
+        """Send a request; its answer settles the call. Gives the request's id."""
+        request, frame = self._peer.request(method, params, call)
+        self._outbox.put([frame])
+        return request
+
+    def take_back(self, request: int, *, still_listening: bool) -> None:
+        """Tell the client that a request is given up."""
+        frame = self._peer.retract(request, still_listening=still_listening)
+        self._outbox.put([frame] if frame is not None else [])
+
     # ---- what handlers ask of it
 
     def introduce(self, params: InitializeParams) -> Identity:
@@ -299,8 +320,13 @@ class Connection:
             transport=self.transport.name,
             instance=given.instance,
         )
+        self._lending.capabilities = params.client_capabilities
         self.initialized = True
         return self.identity
+
+    def lends_to(self, session_id: str) -> LentToSession:
+        """What the client lends to a session."""
+        return LentToSession(self._lending, session_id)
 
     def access_to(self, session_id: str) -> Access | None:
         """How this connection attached to a session."""

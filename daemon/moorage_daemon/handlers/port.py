@@ -13,6 +13,7 @@ from moorage_daemon.identity import Identity, TuiKeys
 from moorage_daemon.log.log import Log
 from moorage_daemon.session import Session
 from moorage_daemon.sessions import Sessions
+from moorage_daemon.tools.client import Client
 from moorage_daemon.transfer.imports import Imports
 from moorage_daemon.turn.turn import Turn
 from moorage_protocol.errors import RpcError
@@ -105,6 +106,10 @@ class Peer(Protocol):
 
     def introduce(self, params: InitializeParams) -> Identity:
         """The peer has said who it is; raises `NotPermitted` for a wrong claim."""
+        ...
+
+    def lends_to(self, session_id: str) -> Client:
+        """What the client lends to turns of the session that it prompts."""
         ...
 
     def access_to(self, session_id: str) -> Access | None:

@@ -66,6 +66,7 @@ def prompt(desk: Desk, peer: Peer, params: PromptParams) -> Answer:
             prompt=read_prompt(params.prompt),
             by=peer.identity.tui,
             origin=peer.identity.origin,
+            client=peer.lends_to(session.id),
             prompt_id=wish.prompt_id,
             on_busy=wish.on_busy,
             limit=wish.timeout_seconds or 0.0,

@@ -1,12 +1,13 @@
 """What a tool is to the turn that calls it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from moorage_protocol.acp import ToolCallLocation, ToolKind
+from moorage_daemon.tools.client import Client
+from moorage_protocol.acp import ToolCallContent, ToolCallLocation, ToolKind
 
 
 A_contra = TypeVar("A_contra", bound=msgspec.Struct, contravariant=True)
@@ -20,8 +21,8 @@ class Killable(Protocol):
     """Something that runs outside the daemon and can be ended at once."""
 
     @property
-    def pid(self) -> int:
-        """The process that is an ancestor of all of it."""
+    def pid(self) -> int | None:
+        """The process that is an ancestor of all of it; None where that is another program's."""
         ...
 
     def kill(self) -> None:
@@ -34,21 +35,27 @@ class Bench:
     """Where a tool works: `cwd` is absolute; `running` is what a kill has to end.
 
     `progress` shows text while the tool is at work; it replaces what was shown before. `lent` is
-    what the session's creator lent of their environment, None if they lent nothing.
+    what the session's creator lent of their environment, None if they lent nothing. `client` is
+    the one that prompted, None if it lends nothing or has left.
     """
 
     cwd: str
     progress: Callable[[str], None]
     running: set[Killable] = field(default_factory=set[Killable])
     lent: Mapping[str, str] | None = None
+    client: Client | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a tool has to say: `text` for people and agents alike, `ok` whether it worked."""
+    """What a tool has to say: `text` for people and agents alike, `ok` whether it worked.
+
+    `is_shown` says that what the call shows already says it better to people.
+    """
 
     text: str
     ok: bool = True
+    is_shown: bool = False
 
 
 class Tool(Protocol[A_contra]):
@@ -80,6 +87,10 @@ class Tool(Protocol[A_contra]):
 
     def locations(self, arguments: A_contra, cwd: str) -> list[ToolCallLocation]:
         """The files this call is about."""
+        ...
+
+    async def preview(self, arguments: A_contra, bench: Bench) -> Sequence[ToolCallContent]:
+        """What a person should see before deciding; nothing for most. It changes nothing."""
         ...
 
     async def run(self, arguments: A_contra, bench: Bench) -> Report:

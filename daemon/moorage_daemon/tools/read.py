@@ -1,12 +1,32 @@
-"""Read: the text of a file beneath the workspace."""
+"""Read: the text of a file beneath the workspace, as the user's editor has it if there is one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from moorage_daemon.tools.client import ClientFailed
 from moorage_daemon.tools.port import Bench, Report, ToolFailed
-from moorage_daemon.tools.workspace import Workspace, WorkspaceError
-from moorage_protocol.acp import ToolCallLocation, ToolKind
+from moorage_daemon.tools.workspace import LIMIT, Text, Workspace, WorkspaceError
+from moorage_protocol.acp import ToolCallContent, ToolCallLocation, ToolKind
+
+
+async def read_text(path: str, bench: Bench) -> Text:
+    """The text of a file: the editor's, where it lends it, or else the disk's.
+
+    Raises WorkspaceError, for what lies outside before anybody is asked for it.
+    """
+    workspace, client = Workspace(Path(bench.cwd)), bench.client
+    if client is not None and client.reads_files:
+        place = await workspace.place(path)
+        if place is not None:
+            try:
+                text = await client.read_text(place)
+            except ClientFailed:
+                pass  # the disk has it as well, or says what is wrong
+            else:
+                return Text(text[:LIMIT], len(text.encode()), len(text) > LIMIT)
+    return await workspace.read_text(path)
 
 
 class ReadArguments(msgspec.Struct, frozen=True):
@@ -30,10 +50,14 @@ class Read:
         """The file, as an absolute path."""
         return [ToolCallLocation(path=str(Path(cwd) / arguments.path))]
 
+    async def preview(self, arguments: ReadArguments, bench: Bench) -> Sequence[ToolCallContent]:
+        """Nothing is decided about it."""
+        return ()
+
     async def run(self, arguments: ReadArguments, bench: Bench) -> Report:
         """Read it; what is too long is cut and says so."""
         try:
-            found = await Workspace(Path(bench.cwd)).read_text(arguments.path)
+            found = await read_text(arguments.path, bench)
         except WorkspaceError as error:
             raise ToolFailed(str(error)) from error
         if found.truncated:

@@ -1,6 +1,7 @@
 """Run: a shell command in the workspace, under a supervisor that leaves no process behind."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ from moorage_daemon.processes.environment import tool_environment
 from moorage_daemon.processes.process import Exited, Lost, NotStarted, Process, Signalled
 from moorage_daemon.processes.spawn import SpawnError, spawn
 from moorage_daemon.tools.port import Bench, Report, ToolFailed
-from moorage_protocol.acp import ToolCallLocation, ToolKind
+from moorage_protocol.acp import ToolCallContent, ToolCallLocation, ToolKind
 
 
 SHOW_EVERY = 1.0  # seconds between looks at the output of a command that takes longer
@@ -38,25 +39,34 @@ class Run:
         """A command may touch anything; nothing is claimed."""
         return []
 
+    async def preview(self, arguments: RunArguments, bench: Bench) -> Sequence[ToolCallContent]:
+        """The title says it all."""
+        return ()
+
     async def run(self, arguments: RunArguments, bench: Bench) -> Report:
         """Run the command to its end; a cancelled one is asked to end, then made to."""
-        try:
-            process = spawn(
-                ["sh", "-c", arguments.command],
-                cwd=Path(bench.cwd),
-                env=tool_environment(os.environ, bench.lent),
-            )
-        except SpawnError as error:
-            raise ToolFailed(f"The command could not be started: {error}") from error
-        bench.running.add(process)
-        try:
-            async with process.attended(), trio.open_nursery() as nursery:
-                nursery.start_soon(_show, process, bench)
-                await process.wait()
-                nursery.cancel_scope.cancel()
-        finally:
-            bench.running.discard(process)
-        return _report(process)
+        return await run_supervised(arguments.command, bench)
+
+
+async def run_supervised(command: str, bench: Bench) -> Report:
+    """Run a command here; it is started before the first checkpoint."""
+    try:
+        process = spawn(
+            ["sh", "-c", command],
+            cwd=Path(bench.cwd),
+            env=tool_environment(os.environ, bench.lent),
+        )
+    except SpawnError as error:
+        raise ToolFailed(f"The command could not be started: {error}") from error
+    bench.running.add(process)
+    try:
+        async with process.attended(), trio.open_nursery() as nursery:
+            nursery.start_soon(_show, process, bench)
+            await process.wait()
+            nursery.cancel_scope.cancel()
+    finally:
+        bench.running.discard(process)
+    return _report(process)
 
 
 async def _show(process: Process, bench: Bench) -> None:
@@ -75,14 +85,15 @@ def _report(process: Process) -> Report:
         case Exited(code=0):
             return Report(text)
         case Exited(code=code):
-            return Report(_with_note(text, f"exit code {code}"), ok=False)
+            return Report(with_note(text, f"exit code {code}"), ok=False)
         case Signalled(number=number):
-            return Report(_with_note(text, f"ended by signal {number}"), ok=False)
+            return Report(with_note(text, f"ended by signal {number}"), ok=False)
         case NotStarted(reason=reason):
-            return Report(_with_note(text, reason), ok=False)
+            return Report(with_note(text, reason), ok=False)
         case Lost() | None:
-            return Report(_with_note(text, "its supervisor was killed"), ok=False)
+            return Report(with_note(text, "its supervisor was killed"), ok=False)
 
 
-def _with_note(text: str, note: str) -> str:
+def with_note(text: str, note: str) -> str:
+    """What a command wrote, and how it ended where that is not simply well."""
     return f"{text.rstrip()}\n[{note}]".lstrip()

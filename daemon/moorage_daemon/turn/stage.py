@@ -12,6 +12,7 @@ from typing import Never, Protocol, TypeVar
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from moorage_daemon.agents.port import CallRefused, Exchange, ModelCall, StageClosed
 from moorage_daemon.log.log import Log
@@ -37,6 +38,7 @@ from moorage_protocol.acp import (
     PlanEntry,
     Text,
     ToolCall,
+    ToolCallContent,
     ToolCallFields,
     ToolCallStatus,
     ToolCallUpdate,
@@ -55,6 +57,7 @@ A = TypeVar("A", bound=msgspec.Struct)
 SHOWN = 128 * 2**10  # characters of a tool's text in an update: escaped it fits one message
 MAX_REPORT = 256 * 2**10  # bytes; a page of reports fits one message
 MAX_ARGUMENTS = 128 * 2**10  # bytes; a longer argument no program can be given
+MAX_PREVIEW = 512 * 2**10  # bytes: with the arguments it fits into a question
 BREATH = 8  # pieces of text after which a busy agent lets others run: some 20 µs
 
 QUESTION = Deed(ToolKind.OTHER, asks=True)
@@ -283,10 +286,44 @@ class TurnStage:
             locations=locations or None,
             raw_input=msgspec.Raw(given),
         )
+        bench = Bench(
+            self.cwd,
+            lambda text: self._show_progress(call, text),
+            self.running,
+            self.scene.environment,
+            self.turn.client,
+        )
         self._show(Kind.TOOL, _as_call(fields))
-        await self._permit(call, fields)
+        self._heed(call)
+        seen = await self._preview(call, tool, arguments, bench)
+        if isinstance(seen, Report):
+            return seen
+        await self._permit(call, replace(fields, content=seen or None))
         await self.scene.log.until(self.scene.log.seq)  # the intent
-        return await self._run(call, tool, arguments)
+        return await self._run(call, tool, arguments, bench)
+
+    def _heed(self, call: _Call) -> None:
+        """Raise `CallRefused` for what the posture of this moment does not let happen."""
+        ruling = rule(self.scene.posture, call.deed)
+        if isinstance(ruling, Refused):
+            self._refuse(call, ruling.line, ruling.code)
+
+    async def _preview(
+        self, call: _Call, tool: Tool[A], arguments: A, bench: Bench
+    ) -> Sequence[ToolCallContent] | Report:
+        """Show what is to be seen before; the end of it where that says it cannot be done."""
+        try:
+            content = await tool.preview(arguments, bench)
+        except ToolFailed as error:
+            self._finish(call, "failed", str(error))
+            return Report(str(error), ok=False)
+        except Exception:
+            self._break(call)
+            raise
+        if content and len(encode(content)) <= MAX_PREVIEW:
+            self._show(Kind.TOOL, ToolCallUpdate(tool_call_id=call.id, content=content))
+            return content
+        return ()
 
     async def _permit(self, call: _Call, fields: ToolCallFields) -> None:
         """Come to a decision, and write the intent with it; raises `CallRefused`."""
@@ -300,9 +337,8 @@ class TurnStage:
         def chosen(kind: PermissionKind) -> None:
             intend(kind.value, remember=kind is PermissionKind.ALLOW_ALWAYS)
 
+        self._heed(call)
         ruling = rule(self.scene.posture, call.deed)
-        if isinstance(ruling, Refused):
-            self._refuse(call, ruling.line, ruling.code)
         if isinstance(ruling, Unasked):
             return intend(ruling.why)
         if await self.scene.standing.covers(wish):
@@ -327,29 +363,25 @@ class TurnStage:
         )
         self.scene.log.append(Kind.INTENT, body, generation=self.turn.generation)
 
-    async def _run(self, call: _Call, tool: Tool[A], arguments: A) -> Report:
+    async def _run(self, call: _Call, tool: Tool[A], arguments: A, bench: Bench) -> Report:
         self._must_be_open()
         if not self.scene.may_start:
             raise StageClosed
-        ruling = rule(self.scene.posture, call.deed)
-        if isinstance(ruling, Refused):  # since it was decided
-            self._refuse(call, ruling.line, ruling.code)
+        self._heed(call)  # it may have changed since it was decided
         self._progress(call, ToolCallStatus.IN_PROGRESS)
-        bench = Bench(
-            self.cwd,
-            lambda text: self._show_progress(call, text),
-            self.running,
-            self.scene.environment,
-        )
         try:
             report = await tool.run(arguments, bench)
         except ToolFailed as error:
             report = Report(str(error), ok=False)
         except Exception:
-            self._finish(call, "failed", "The tool broke.", code="tool")
+            self._break(call)
             raise
-        self._finish(call, "completed" if report.ok else "failed", report.text)
+        said = "" if report.is_shown else report.text
+        self._finish(call, "completed" if report.ok else "failed", said)
         return report
+
+    def _break(self, call: _Call) -> None:
+        self._finish(call, "failed", "The tool broke.", code="tool")
 
     def _open_call(self, tool: str, deed: Deed = QUESTION) -> _Call:
         self._must_be_open()
@@ -387,9 +419,7 @@ class TurnStage:
     def _count(self, status: str) -> None:
         counted = {"refused": "failed"}.get(status, status)
         counts = self.turn.tool_calls
-        self.turn.tool_calls = msgspec.structs.replace(
-            counts, **{counted: getattr(counts, counted) + 1}
-        )
+        self.turn.tool_calls = replace(counts, **{counted: getattr(counts, counted) + 1})
 
     # ---- the end
 

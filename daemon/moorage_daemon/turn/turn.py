@@ -12,6 +12,7 @@ import trio
 
 from moorage_daemon.agents.port import Prompt
 from moorage_daemon.store.model import VerdictBody
+from moorage_daemon.tools.client import Client
 from moorage_daemon.turn.verdict import Ending
 from moorage_protocol.config import SessionConfig
 from moorage_protocol.moorage import (
@@ -32,8 +33,9 @@ class Turn:
     """One prompt on its way to a verdict.
 
     `generation` is its number in the session, `admitted_at` the entry of its admission. `by` is
-    the TUI that prompted, `origin` the client. `stirred` is set when the agent has ended or a cause
-    was set: the moment to look. `settled` is set when the verdict is durable.
+    the TUI that prompted, `origin` the client, `client` what that lends. `stirred` is set when the
+    agent has ended or a cause was set: the moment to look. `settled` is set when the verdict is
+    durable.
     """
 
     generation: int
@@ -44,6 +46,7 @@ class Turn:
     admitted_at: int
     limit: float = 0.0  # seconds it may run; 0 is no limit
     prompt_id: str | None = None
+    client: Client | None = None
     overrides: Overrides = field(default_factory=Overrides)
     config: SessionConfig = field(default_factory=SessionConfig)
     content: list[msgspec.Raw] = field(default_factory=list[msgspec.Raw])  # until it starts
