@@ -54,6 +54,31 @@ class UsageResult(Shape, frozen=True):
     next: int | None = None
 
 
+# ---- tool calls
+
+
+class TraceRow(Shape, frozen=True):
+    """How one tool call ended; without a duration its tool was never started."""
+
+    seq: int
+    at: float
+    tool_call_id: str
+    status: str
+    generation: int | None = None
+    tool: str | None = None
+    code: str | None = None
+    exit_code: int | None = None
+    duration_ms: int | None = None
+    output_bytes: int | None = None
+    artifacts: tuple[str, ...] = ()
+    metadata_keys: tuple[str, ...] = ()
+
+
+class TracesResult(Shape, frozen=True, omit_defaults=False):
+    traces: list[TraceRow]
+    next: int | None = None
+
+
 # ---- verification
 
 

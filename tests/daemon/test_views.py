@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given, strategies as st
 from msgspec.structs import replace
 
@@ -18,11 +19,12 @@ from moorage_protocol.views import (
     CheckStatus,
     Context,
     ReportsResult,
+    TracesResult,
     UsageResult,
     Verification,
 )
 from tests.daemon.harness import Daemon, open_daemon, simulated
-from tests.daemon.puppet import Act
+from tests.daemon.puppet import Act, Lever
 from tests.daemon.store.samples import raw
 from tests.daemon.twin import Client
 
@@ -166,6 +168,44 @@ def test_totals_are_sums_whatever_comes(calls: list[tuple[int, int | None]]) -> 
     assert totals.tokens.output_tokens == len(calls)
 
 
+# ---- tool calls
+
+
+async def traces(client: Client, session: str, **page: Any) -> TracesResult:
+    params = {"sessionId": session, **page}
+    return await client.call("_moorage/session/traces", params, TracesResult)
+
+
+@simulated_clock
+async def test_tool_calls_are_traced_with_how_they_ended_and_how_long_they_took(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await client.new()
+    reply = client.prompt(session)
+    performance = await daemon.puppet.next()
+    slow, asking = Lever(holds=True), Lever(asks=True)
+    pulled = performance.begin(slow.call())
+    await trio.sleep(1.5)
+    slow.release.set()
+    await pulled.wait()
+    performance.begin(asking.call("B"))
+    await client.question()
+    await client.cancel(session)
+    await reply.result()
+
+    first, second = (await traces(client, session)).traces
+
+    assert (first.tool, first.status, first.duration_ms, first.output_bytes) == (
+        "Lever",
+        "completed",
+        1500,
+        len("Pulled."),
+    )
+    assert (second.tool, second.status, second.duration_ms) == ("Lever", "cancelled", None)
+    assert [first.generation, second.generation] == [1, 1]
+    assert (first.tool_call_id, second.tool_call_id) == ("call-1-1", "call-1-2")
+
+
 # ---- reports
 
 
@@ -273,7 +313,7 @@ async def test_a_row_of_a_newer_version_is_passed_over(daemon: Daemon, client: C
 
 
 @simulated_clock
-@pytest.mark.parametrize("method", ["usage", "reports"])
+@pytest.mark.parametrize("method", ["usage", "traces", "reports"])
 async def test_a_page_has_a_bound_and_a_stranger_gets_none(
     daemon: Daemon, client: Client, method: str
 ) -> None:

@@ -48,6 +48,7 @@ METHODS = [
     "_moorage/session/entries",
     "_moorage/session/turns",
     "_moorage/session/usage",
+    "_moorage/session/traces",
     "_moorage/session/reports",
     "_moorage/session/export",
     "_moorage/import/begin",

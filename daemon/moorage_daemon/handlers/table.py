@@ -78,6 +78,7 @@ METHODS: dict[str, Method[Any]] = {
     "_moorage/session/entries": Method(EntriesParams, logs.entries, is_ours=True),
     "_moorage/session/turns": Method(TurnsParams, turns.turns, is_ours=True),
     "_moorage/session/usage": Method(PageParams, views.usage, is_ours=True),
+    "_moorage/session/traces": Method(PageParams, views.traces, is_ours=True),
     "_moorage/session/reports": Method(PageParams, views.reports, is_ours=True),
     "_moorage/session/export": Method(ExportParams, transfer.export, is_ours=True),
     "_moorage/import/begin": Method(ImportBeginParams, transfer.begin, is_ours=True),

@@ -2,11 +2,11 @@
 
 from moorage_daemon.handlers.port import Answer, Desk, Later, Peer
 from moorage_daemon.identity import Verb
-from moorage_daemon.log.views import context_of, cost_rows, report_rows
+from moorage_daemon.log.views import context_of, cost_rows, report_rows, trace_rows
 from moorage_daemon.session import Session
 from moorage_daemon.store.model import as_cost
 from moorage_protocol.errors import InvalidParams
-from moorage_protocol.views import PageParams, ReportsResult, UsageResult
+from moorage_protocol.views import PageParams, ReportsResult, TracesResult, UsageResult
 
 
 PAGE_LIMIT = 1000  # rows in one answer
@@ -40,6 +40,18 @@ def reports(desk: Desk, peer: Peer, params: PageParams) -> Answer:
         store = session.around.store
         page = await report_rows(store, session.id, after=params.after, limit=params.limit)
         return ReportsResult(reports=page.rows, next=page.next)
+
+    return Later(work)
+
+
+def traces(desk: Desk, peer: Peer, params: PageParams) -> Answer:
+    """How the tool calls ended."""
+    session = _find(desk, peer, params)
+
+    async def work() -> TracesResult:
+        store = session.around.store
+        page = await trace_rows(store, session.id, after=params.after, limit=params.limit)
+        return TracesResult(traces=page.rows, next=page.next)
 
     return Later(work)
 

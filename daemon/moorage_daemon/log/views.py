@@ -1,4 +1,4 @@
-"""Costs and reports: views of the log, a page of rows at a time.
+"""Costs, tool calls and reports: views of the log, a page of rows at a time.
 
 A row whose body is of a newer version is passed over: what it says is not known here, and the
 rows around it are as good as before.
@@ -13,12 +13,20 @@ from moorage_daemon.store.model import (
     Entry,
     Head,
     Kind,
+    ResultBody,
     Totals,
     UnreadableBody,
     read_body,
 )
 from moorage_daemon.store.port import Store
-from moorage_protocol.views import DEFAULT_WINDOW, Context, CostRow, ReportRow, Verification
+from moorage_protocol.views import (
+    DEFAULT_WINDOW,
+    Context,
+    CostRow,
+    ReportRow,
+    TraceRow,
+    Verification,
+)
 
 
 PAGE_BYTES = 384 * 2**10  # of entry bodies: their rows stay under 1 MiB
@@ -42,6 +50,11 @@ async def cost_rows(store: Store, session: str, *, after: int, limit: int) -> Ro
 async def report_rows(store: Store, session: str, *, after: int, limit: int) -> Rows[ReportRow]:
     """What was verified."""
     return await _rows(store, session, Kind.REPORT, _report_row, after=after, limit=limit)
+
+
+async def trace_rows(store: Store, session: str, *, after: int, limit: int) -> Rows[TraceRow]:
+    """How tool calls ended."""
+    return await _rows(store, session, Kind.RESULT, _trace_row, after=after, limit=limit)
 
 
 async def _rows(
@@ -75,6 +88,16 @@ def _cost_row(entry: Entry) -> CostRow:
         model=body.model,
         tokens=body.tokens,
         micros=body.micros,
+    )
+
+
+def _trace_row(entry: Entry) -> TraceRow:
+    body = read_body(entry, ResultBody)
+    return TraceRow(
+        seq=entry.seq,
+        at=entry.at,
+        generation=entry.generation,
+        **{name: getattr(body, name) for name in body.__struct_fields__},
     )
 
 

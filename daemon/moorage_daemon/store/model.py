@@ -188,12 +188,19 @@ class IntentBody(Body, frozen=True, kw_only=True):
 class ResultBody(Body, frozen=True, kw_only=True):
     """`status` is "completed", "failed", "cancelled", "refused" or "unknown_outcome".
 
-    `code` is a stable word for what broke, or for what refused it.
+    `code` is a stable word for what broke, or for what refused it. The last two are what is known
+    of a call that came out of a file: which addresses and which kinds of detail it named.
     """
 
     tool_call_id: str
     status: str
     code: str | None = None
+    tool: str | None = None
+    exit_code: int | None = None
+    duration_ms: int | None = None
+    output_bytes: int | None = None
+    artifacts: tuple[str, ...] = ()
+    metadata_keys: tuple[str, ...] = ()
 
 
 class OverrideBody(Body, frozen=True):

@@ -50,12 +50,14 @@ class Bench:
 class Report:
     """What a tool has to say: `text` for people and agents alike, `ok` whether it worked.
 
-    `is_shown` says that what the call shows already says it better to people.
+    `is_shown` says that what the call shows already says it better to people. `exit_code` is
+    that of the program it ran, None if it ran none or that was ended by a signal.
     """
 
     text: str
     ok: bool = True
     is_shown: bool = False
+    exit_code: int | None = None
 
 
 class Tool(Protocol[A_contra]):

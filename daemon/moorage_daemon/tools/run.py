@@ -83,9 +83,10 @@ def _report(process: Process) -> Report:
     text = process.output.text()
     match process.exit:
         case Exited(code=0):
-            return Report(text)
+            return Report(text, exit_code=0)
         case Exited(code=code):
-            return Report(with_note(text, f"exit code {code}"), ok=False)
+            note = with_note(text, f"exit code {code}")
+            return Report(note, ok=False, exit_code=code)
         case Signalled(number=number):
             return Report(with_note(text, f"ended by signal {number}"), ok=False)
         case NotStarted(reason=reason):

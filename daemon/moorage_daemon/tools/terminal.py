@@ -99,5 +99,6 @@ def _report(screen: Screen, ended: Ended) -> Report:
     if ended.signal is not None:
         return Report(with_note(text, f"ended by signal {ended.signal}"), ok=False)
     if ended.code:
-        return Report(with_note(text, f"exit code {ended.code}"), ok=False)
-    return Report(text)
+        note = with_note(text, f"exit code {ended.code}")
+        return Report(note, ok=False, exit_code=ended.code)
+    return Report(text, exit_code=ended.code)

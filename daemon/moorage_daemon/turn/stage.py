@@ -6,6 +6,7 @@ still start it, and start it in that same tick. A killed session therefore start
 was made read-only meanwhile changes nothing, and no tool runs without a record.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Never, Protocol, TypeVar
@@ -124,11 +125,19 @@ class Scene(Protocol):
 
 @dataclass(frozen=True)
 class _Call:
-    """A tool call that is under way. `deed` is what it comes to: a question does nothing."""
+    """A tool call that is under way. `deed` is what it comes to: a question does nothing.
+
+    `started` is the loop's time when its tool was started, None before.
+    """
 
     id: str
     tool: str
     deed: Deed
+    started: float | None = None
+
+    def duration_ms(self, now: float) -> int | None:
+        """How long its tool has been at work."""
+        return None if self.started is None else round((now - self.started) * 1000)
 
 
 @dataclass(eq=False)
@@ -369,6 +378,7 @@ class TurnStage:
             raise StageClosed
         self._heed(call)  # it may have changed since it was decided
         self._progress(call, ToolCallStatus.IN_PROGRESS)
+        self._calls[call.id] = dataclasses.replace(call, started=trio.current_time())
         try:
             report = await tool.run(arguments, bench)
         except ToolFailed as error:
@@ -377,7 +387,7 @@ class TurnStage:
             self._break(call)
             raise
         said = "" if report.is_shown else report.text
-        self._finish(call, "completed" if report.ok else "failed", said)
+        self._finish(call, "completed" if report.ok else "failed", said, report=report)
         return report
 
     def _break(self, call: _Call) -> None:
@@ -398,23 +408,40 @@ class TurnStage:
             content = [ToolContent(content=Text(text=_excerpt(text)))]
             self._show(Kind.TOOL, ToolCallUpdate(tool_call_id=call.id, content=content))
 
-    def _finish(self, call: _Call, status: str, text: str, code: str | None = None) -> None:
-        if self._calls.pop(call.id, None) is not None:
-            self._close_call(call, status, text, code)
+    def _finish(
+        self,
+        call: _Call,
+        status: str,
+        text: str,
+        code: str | None = None,
+        *,
+        report: Report | None = None,
+    ) -> None:
+        is_open = self._calls.pop(call.id, None)
+        if is_open is not None:
+            result = ResultBody(
+                tool_call_id=call.id,
+                status=status,
+                code=code,
+                tool=call.tool,
+                exit_code=report.exit_code if report else None,
+                duration_ms=is_open.duration_ms(trio.current_time()),
+                output_bytes=len((report.text if report else text).encode()),
+            )
+            self._close_call(result, text)
 
-    def _close_call(self, call: _Call, status: str, text: str, code: str | None) -> None:
-        done = status == "completed"
+    def _close_call(self, result: ResultBody, text: str) -> None:
+        done = result.status == "completed"
         shown = ToolCallUpdate(
-            tool_call_id=call.id,
+            tool_call_id=result.tool_call_id,
             status=ToolCallStatus.COMPLETED if done else ToolCallStatus.FAILED,
             content=[ToolContent(content=Text(text=_excerpt(text)))] if text else None,
         )
         generation, log = self.turn.generation, self.scene.log
         log.append(Kind.TOOL, encode(shown), generation=generation)
-        body = ResultBody(tool_call_id=call.id, status=status, code=code)
-        log.append(Kind.RESULT, body, generation=generation)
+        log.append(Kind.RESULT, result, generation=generation)
         self._messages += 1
-        self._count(status)
+        self._count(result.status)
 
     def _count(self, status: str) -> None:
         counted = {"refused": "failed"}.get(status, status)
