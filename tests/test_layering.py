@@ -44,7 +44,8 @@ NOT_ON_THE_WIRE = {"asyncio", "select", "selectors", "socket", "ssl", "subproces
 # Programs that start in milliseconds: the standard library and what is named here.
 LEAN = {
     "moorage_protocol.rendezvous": set[str](),
-    "moorage_clients.bridge": {"moorage_protocol.rendezvous"},
+    "moorage_clients.bridge": {"moorage_protocol.rendezvous", "moorage_clients.identity"},
+    "moorage_clients.identity": set[str](),
 }
 
 # A library that only one place knows can be replaced in one place.
@@ -177,6 +178,7 @@ def test_no_init_stands_directly_under_a_top_folder() -> None:
         ("moorage_clients.bridge", "import trio"),
         ("moorage_clients.bridge", "import moorage_clients.client"),
         ("moorage_clients.bridge", "from moorage_protocol import jsonrpc"),
+        ("moorage_clients.identity", "import msgspec"),
         ("moorage_daemon.app", "import moorage_clients"),
         ("moorage_daemon.app", "import numpy"),
         ("moorage_daemon.app", "import jsonrpcserver.dispatcher"),

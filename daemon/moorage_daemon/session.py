@@ -60,6 +60,7 @@ from moorage_protocol.errors import (
     NotFound,
     QueueFull,
     SessionState,
+    Stopping,
     StorageError,
 )
 from moorage_protocol.jsonrpc import encode
@@ -229,12 +230,12 @@ class Session:
         then nothing has changed. A prompt id that is known gives the turn it named, and that one
         is not run again.
         """
-        self._must_be_writable()
         known = self._known(admission)
         if isinstance(known, Turn) and known.origin == admission.origin:
             known.client = admission.client  # it has come back, on a new connection
         if known is not None:
             return known
+        self._must_be_writable()
         if self.is_busy:
             self._make_way(admission)
         turn = self._new_turn(admission)
@@ -253,11 +254,13 @@ class Session:
             raise SessionState("The session's log cannot be written")
         if self.log.writes.full:
             raise StorageError
+        if self.ends is DetachReason.SHUTDOWN:
+            raise Stopping
         if self.ends is not None:
             raise SessionState("The session is being closed")
 
     def _known(self, admission: Admission) -> Turn | Known | None:
-        if admission.prompt_id is None:
+        if admission.prompt_id is None or self.head.life is Life.KILLED:
             return None
         for ref in self.head.prompts:
             if ref.prompt_id == admission.prompt_id:

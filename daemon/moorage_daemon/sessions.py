@@ -21,7 +21,7 @@ from moorage_daemon.session import Killed, Session, Surroundings
 from moorage_daemon.store.model import Head, Kind, Life, StateBody, as_cost
 from moorage_daemon.store.port import Stored, StoreError
 from moorage_protocol.config import SessionConfig
-from moorage_protocol.errors import NotFound, RpcError, SessionState, StorageError
+from moorage_protocol.errors import NotFound, RpcError, Stopping, StorageError
 from moorage_protocol.moorage import Access, Cause, DetachReason, LiveRow, Mode, Overrides, State
 
 
@@ -119,7 +119,7 @@ class Sessions:
         Raises `StorageError` while nothing can be written.
         """
         if self.stopping:
-            raise SessionState("The daemon is stopping")
+            raise Stopping
         if self.committer.full:
             raise StorageError
         now = self.committer.now()

@@ -18,6 +18,7 @@
     │   ├── QueueFull               -31002
     │   ├── Busy                    -31003
     │   ├── SessionState            -31005  the verb does not fit the session's state
+    │   │   └── Stopping            -31005  the daemon ends: ask the next one
     │   └── Overloaded              -31008  too many requests open, or too fast
     └── our side broke
         ├── InternalError           -32603  the message is a log reference
@@ -160,6 +161,10 @@ class SessionState(RpcError):
         "session_state",
         "The session's state does not allow that",
     )
+
+
+class Stopping(SessionState):
+    kind, retryable, summary = "stopping", True, "The daemon is stopping"
 
 
 class Overloaded(RpcError):

@@ -603,14 +603,14 @@ async def test_terminal_is_the_same_one_the_next_time(daemon: FakeDaemon) -> Non
         {"name": "moorage_clients"},
         {"name": "moorage_clients", "tuiId": "tui-1", "tuiSecret": "hush"},
     ]
-    assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(kept.path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(Path(kept.path).stat().st_mode) == 0o600
+    assert stat.S_IMODE(Path(kept.path).parent.stat().st_mode) == 0o700
 
 
 async def test_identity_that_the_daemon_does_not_know_is_replaced(daemon: FakeDaemon) -> None:
     kept = IdentityFile.in_state_dir(daemon.state_dir, "test")
-    kept.path.parent.mkdir()
-    kept.path.write_text('{"tui_id":"old","tui_secret":"old"}')
+    Path(kept.path).parent.mkdir()
+    Path(kept.path).write_text('{"tui_id":"old","tui_secret":"old"}')
 
     async def serve() -> None:
         visitor = await daemon.accept()

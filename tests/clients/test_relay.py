@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -46,7 +47,7 @@ class Editor:
         return found
 
     async def ask(self, request_id: int, method: str) -> Message:
-        await self.send(id=request_id, method=method, params={})
+        await self.send(id=request_id, method=method, params={"protocolVersion": 1})
         return await self.receive()
 
     async def close_stdin(self) -> None:
@@ -158,29 +159,48 @@ async def test_eight_mebibytes_pass_whole_in_both_directions(daemon: FakeDaemon)
             assert (await editor.receive())["result"] == text
 
 
-async def test_daemon_that_dies_leaves_no_request_open_and_the_next_one_works(
+async def test_daemon_that_dies_is_followed_by_one_that_answers_what_it_was_asked(
     state_dir: Path,
 ) -> None:
     with trio.fail_after(5):
         async with open_fake_daemon(state_dir) as first, open_editor(state_dir) as editor:
             visitor = await meet(first, editor)
-            await editor.send(id=1, method="session/prompt")
-            await visitor.expect("session/prompt")
+            await editor.send(id=1, method="session/prompt", params={"sessionId": "s"})
+            prompt = await visitor.expect("session/prompt")
             await visitor.send_raw(b'{"jsonrpc":"2.0","id":1,"resu')  # cut in the middle
             await first.listener.aclose()
             await visitor.hang_up()
-
-            assert (await editor.receive())["error"]["code"] == -32603
+            await editor.send(id=2, method="session/list")
 
             async with open_fake_daemon(state_dir) as second:
-                await editor.send(id=2, method="session/list")
                 visitor = await second.accept()
-                assert (await visitor.greet())["params"] == {"protocolVersion": 1}
-                await visitor.answer(await visitor.expect("session/list"), {"sessions": []})
+                greeting = await visitor.greet()
+                assert await visitor.receive() == prompt
+                listing = await visitor.expect("session/list")
+                await visitor.answer(listing, {"sessions": []})
+                await visitor.answer(prompt, {"stopReason": "cancelled"})
 
-                assert await editor.receive() == {
-                    "jsonrpc": "2.0", "id": 2, "result": {"sessions": []},
-                }  # fmt: skip
+                assert greeting["params"]["_meta"]["moorage"]["relay"]
+                assert [(await editor.receive())["id"] for _ in range(2)] == [2, 1]
+
+
+async def test_editor_is_the_same_terminal_after_its_own_restart(daemon: FakeDaemon) -> None:
+    known: list[Message] = []
+    with trio.fail_after(5):
+        for _ in range(2):
+            async with open_editor(daemon.state_dir) as editor:
+                info = {"name": "Zed"}
+                await editor.send(id=0, method="initialize", params={"clientInfo": info})
+                visitor = await daemon.accept()
+                greeting = await visitor.greet(tuiId="me", tuiSecret="hush")
+                known.append(greeting["params"]["_meta"]["moorage"])
+                assert "hush" not in str(await editor.receive())
+
+    assert "tuiId" not in known[0]
+    assert (known[1]["tuiId"], known[1]["tuiSecret"]) == ("me", "hush")
+    assert known[0]["instance"] != known[1]["instance"]
+    kept = daemon.state_dir / "tui" / "acp-Zed.json"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
 
 async def test_bridge_starts_a_daemon_and_starts_another_when_none_comes_back(
@@ -189,10 +209,9 @@ async def test_bridge_starts_a_daemon_and_starts_another_when_none_comes_back(
     env = environment_with(tmp_path, ANSWERS)
     with trio.fail_after(10):
         async with open_editor(state_dir, env) as editor:
-            first: int = (await editor.ask(0, "initialize"))["result"]["pid"]
-            await editor.send(id=1, method="session/prompt")
+            await editor.ask(0, "initialize")
+            first: int = (await editor.ask(1, "session/list"))["result"]["pid"]
             os.kill(first, signal.SIGKILL)
-            assert (await editor.receive())["error"]["code"] == -32603
             second: int = (await editor.ask(2, "session/list"))["result"]["pid"]
             os.kill(second, signal.SIGTERM)
 
@@ -259,14 +278,14 @@ async def test_answers_still_due_are_waited_for_when_stdin_ends(daemon: FakeDaem
 async def test_bridge_outlives_a_daemon_that_hangs_up_on_everybody(daemon: FakeDaemon) -> None:
     with trio.fail_after(10):
         async with open_editor(daemon.state_dir) as editor:
-            for number in range(2):
-                await editor.send(id=number, method="initialize")
+            await editor.send(id=0, method="initialize", params={})
+            for _ in range(2):
                 visitor = await daemon.accept()
                 await visitor.expect("initialize")
                 await visitor.hang_up()
-                answer = await editor.receive()
+            await (await daemon.accept()).greet()
 
-                assert (answer["id"], answer["error"]["code"]) == (number, -32603)
+            assert (await editor.receive())["result"]["protocolVersion"] == 1
 
 
 async def test_editor_that_does_not_read_holds_the_daemon_back_and_can_still_speak(

@@ -22,7 +22,7 @@ from moorage_daemon.store.port import Change, Store
 from tests.daemon.puppet import Puppet
 from tests.daemon.store.faulty import FaultyStore
 from tests.daemon.store.samples import all_entries
-from tests.daemon.twin import Client, Json, memory_pair
+from tests.daemon.twin import Client, Json, Wire, memory_pair
 
 
 GRACE = 2.0  # seconds; less than a test's patience
@@ -64,11 +64,15 @@ class Daemon:
 
     def dial(self, principal: Principal = OWNER) -> Client:
         """A client that has not said anything yet."""
-        transport, wire = memory_pair()
-        client = Client(wire)
-        self.clients.start_soon(self._serve, transport, principal)
+        client = Client(self.wire(principal))
         self.clients.start_soon(client.run)
         return client
+
+    def wire(self, principal: Principal = OWNER) -> Wire:
+        """The client's end of a new connection."""
+        transport, wire = memory_pair()
+        self.clients.start_soon(self._serve, transport, principal)
+        return wire
 
     async def _serve(self, transport: Any, principal: Principal) -> None:
         try:

@@ -6,7 +6,14 @@ import msgspec
 import pytest
 
 from moorage_protocol import errors
-from moorage_protocol.errors import ErrorObject, RpcError, TurnFailed, from_object
+from moorage_protocol.errors import (
+    ErrorObject,
+    RpcError,
+    SessionState,
+    Stopping,
+    TurnFailed,
+    from_object,
+)
 
 
 # Numbers that clients act on; JSON-RPC 2.0 and the Agent Client Protocol give the -32 ones.
@@ -30,6 +37,13 @@ CODES = {
     "TurnFailed": -31009,
     "CursorExpired": -31010,
 }
+
+
+def test_stopping_daemon_is_told_from_other_states_and_worth_another_try() -> None:
+    received = from_object(Stopping().to_object())
+
+    assert isinstance(received, SessionState)
+    assert (received.code, received.kind, received.retryable) == (-31005, "stopping", True)
 
 
 def kinds() -> list[type[RpcError]]:

@@ -1,11 +1,12 @@
-"""Lines of JSON as the relay has to know them: whole, and whose request or answer they are."""
+"""Messages as the relay knows them: whole, with the few fields it goes by."""
 
 import json
+import re
 from enum import Enum, auto
 from typing import NamedTuple, cast
 
-
-MAX_FRAME_BYTES = 8 * 2**20  # the daemon's own limit: longer frames would be refused there
+from moorage_clients.bridge.framing import MAX_FRAME_BYTES
+from moorage_clients.bridge.scan import Span, Unreadable, Wanted, fields
 
 
 class Kind(Enum):
@@ -16,163 +17,152 @@ class Kind(Enum):
 
 
 class Frame(NamedTuple):
-    """One line without its newline; `id` is the JSON text of the frame's id."""
+    """One message. `id` and `cancels` are ids as JSON text, the same for the same id.
+
+    `session` and `seq` are those of the params or of the result; `found` says where else
+    something stands.
+    """
 
     data: bytes
     kind: Kind
     id: str | None = None
     method: str | None = None
+    session: str | None = None
+    seq: int | None = None
     cancels: str | None = None  # the id in a `$/cancel_request`
-    good: bool = False  # a response with a result
-    params: object = None  # of a request
-    result: object = None
+    is_error: bool = False  # a response without a result
+    found: dict[str, Span] = {}
+
+    def value(self, path: str) -> object:
+        """What stands in a field, as Python has it; None where it is missing or no JSON."""
+        span = self.found.get(path)
+        try:
+            return None if span is None else json.loads(self.data[slice(*span)])
+        except (ValueError, RecursionError):
+            return None
+
+    @property
+    def error_code(self) -> object:
+        """The code of an error response."""
+        return _member(self.value("error"), "code")
+
+    @property
+    def error_kind(self) -> object:
+        """The word for it in an error's data."""
+        return _member(_member(self.value("error"), "data"), "code") if self.is_error else None
 
 
-# The daemon writes the method first and a notification's id never: most frames need no parsing.
-_STREAMED = b'{"jsonrpc":"2.0","method":"session/update",'
+def _member(value: object, name: str) -> object:
+    return cast("dict[str, object]", value).get(name) if isinstance(value, dict) else None
+
+
+_MARK: Wanted = {b"moorage": {b"seq": {}, b"promptId": {}}}
+_WANTED: Wanted = {
+    b"id": {},
+    b"method": {},
+    b"params": {b"sessionId": {}, b"seq": {}, b"requestId": {}, b"_meta": _MARK},
+    b"result": {b"sessionId": {}, b"seq": {}, b"_meta": _MARK},
+    b"error": {},
+}
+
+# As the daemon writes what it streams: the session in front, the number at the very end. Quotes
+# in a text are escaped, so neither pattern can be part of one, and the count of braces says that
+# the number is the message's own.
+_STREAMED = re.compile(
+    rb'\{"jsonrpc":"2\.0","method":"session/update","params":\{"sessionId":"([a-z0-9]+)","update":\{'
+)
+_MARKED = re.compile(rb'\},"_meta":\{"moorage":\{"seq":([0-9]+)(?:,"generation":[0-9]+)?\}\}\}\}\Z')
+_LONGEST_MARK = 100  # bytes of it, with two numbers of 20 digits
 
 
 def read(data: bytes) -> Frame:
-    """Say what a line is; never raises, a line that cannot be read is `Kind.OTHER`."""
-    if data.startswith(_STREAMED):
-        return Frame(data, Kind.NOTIFICATION, method="session/update")
+    """Say what a message is; never raises, what cannot be read is `Kind.OTHER`."""
+    begin = _STREAMED.match(data)
+    if begin is not None:
+        mark = _MARKED.search(data, max(begin.end(), len(data) - _LONGEST_MARK))
+        if mark is not None:
+            session = begin[1].decode()
+            return Frame(data, Kind.NOTIFICATION, None, "session/update", session, int(mark[1]))
     try:
-        found: object = json.loads(data)
-    except (ValueError, RecursionError):
+        return _classify(data, fields(data, _WANTED))
+    except Unreadable:
         return Frame(data, Kind.OTHER)
-    if not isinstance(found, dict):
-        return Frame(data, Kind.OTHER)
-    return _classify(data, cast("dict[str, object]", found))
 
 
-def _classify(data: bytes, message: dict[str, object]) -> Frame:
-    method, has_id = message.get("method"), "id" in message
-    request_id = message.get("id")
-    if isinstance(request_id, dict | list):
-        return Frame(data, Kind.OTHER)
-    key = json.dumps(request_id) if has_id else None
-    params = message.get("params")
+def _classify(data: bytes, found: dict[str, Span]) -> Frame:
+    frame = Frame(data, Kind.OTHER, found=found)
+    method = frame.value("method")
+    key = _id(frame, "id")
+    if "id" in found and key is None:
+        return frame
     if isinstance(method, str):
-        if has_id:
-            return Frame(data, Kind.REQUEST, key, method, params=params)
-        cancels = None
-        if method == "$/cancel_request" and isinstance(params, dict):
-            cancels = json.dumps(cast("dict[str, object]", params).get("requestId"))
-        return Frame(data, Kind.NOTIFICATION, method=method, cancels=cancels)
-    if has_id and ("result" in message or "error" in message):
-        good = "error" not in message
-        return Frame(data, Kind.RESPONSE, key, good=good, result=message.get("result"))
-    return Frame(data, Kind.OTHER)
+        kind = Kind.NOTIFICATION if key is None else Kind.REQUEST
+        session, seq = _place(frame, "params")
+        cancels = _id(frame, "params.requestId") if method == "$/cancel_request" else None
+        return Frame(data, kind, key, method, session, seq, cancels, found=found)
+    if key is not None and ("result" in found or "error" in found):
+        session, seq = _place(frame, "result")
+        is_error = "error" in found
+        return Frame(data, Kind.RESPONSE, key, None, session, seq, None, is_error, found)
+    return frame
 
 
-class Refused(NamedTuple):
-    """A frame that cannot be taken, and why."""
-
-    problem: str
-
-
-Taken = bytes | Refused
-
-OVERSIZE = Refused(f"A frame may have at most {MAX_FRAME_BYTES} bytes")
-NO_LENGTH = Refused("A header must say the Content-Length")
+def _id(frame: Frame, path: str) -> str | None:
+    """An id as JSON text; None if there is none, or none that an id can be."""
+    found = frame.value(path)
+    if path not in frame.found or isinstance(found, dict | list | bool | float):
+        return None
+    return json.dumps(found)
 
 
-class Lines:
-    """Cuts a stream into lines; a line over the limit is skipped to its end.
+def _place(frame: Frame, inside: str) -> tuple[str | None, int | None]:
+    session = frame.value(f"{inside}.sessionId")
+    for path in (f"{inside}.seq", f"{inside}._meta.moorage.seq"):
+        seq = frame.value(path)
+        if isinstance(seq, int):
+            return session if isinstance(session, str) else None, seq
+    return session if isinstance(session, str) else None, None
 
-    A last line without its newline is no frame: a cut request is never run.
+
+# ---- adding to a message
+
+
+def with_ours(frame: Frame, field: str, value: object) -> Frame:
+    """The same request with one more field in its `_meta.moorage`.
+
+    It stays as it is where it has that field, has no params to put it in, or would get too long.
     """
-
-    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
-        self.limit = limit
-        self._parts: list[bytes] = []
-        self._held = 0
-
-    def receive(self, data: bytes) -> list[Taken]:
-        """Take the next piece of the stream; gives the lines that it completed, blank ones not."""
-        *complete, rest = data.split(b"\n")
-        lines: list[Taken] = []
-        for piece in complete:
-            self._hold(piece)
-            line = OVERSIZE if self._held > self.limit else b"".join(self._parts)
-            self._parts.clear()
-            self._held = 0
-            if isinstance(line, Refused) or line.strip():
-                lines.append(line)
-        self._hold(rest)
-        return lines
-
-    def _hold(self, piece: bytes) -> None:
-        self._held += len(piece)
-        if self._held > self.limit:
-            self._parts.clear()
-        elif piece:
-            self._parts.append(piece)
+    path = f"params._meta.moorage.{field}"
+    if path in frame.found or not _is_object(frame, "params"):
+        return frame
+    ours = b'"%b":%b' % (field.encode(), json.dumps(value).encode())
+    if _is_object(frame, "params._meta.moorage"):
+        data = _inserted(frame, "params._meta.moorage", ours)
+    elif "params._meta.moorage" in frame.found:
+        return frame  # malformed, which the daemon says
+    elif _is_object(frame, "params._meta"):
+        data = _inserted(frame, "params._meta", b'"moorage":{%b}' % ours)
+    elif "params._meta" in frame.found:  # malformed, and so as good as absent
+        start, end = frame.found["params._meta"]
+        data = b'%b{"moorage":{%b}}%b' % (frame.data[:start], ours, frame.data[end:])
+    else:
+        data = _inserted(frame, "params", b'"_meta":{"moorage":{%b}}' % ours)
+    return read(data) if len(data) <= MAX_FRAME_BYTES else frame
 
 
-MAX_HEADER = 4096  # bytes; a length and a content type need a hundred
+def _is_object(frame: Frame, path: str) -> bool:
+    span = frame.found.get(path)
+    return span is not None and frame.data[span[0] : span[0] + 1] == b"{"
 
 
-class Headers:
-    """Cuts a stream at the lengths its headers say (Language Server Protocol, base protocol)."""
-
-    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
-        self.limit = limit
-        self._buffer = bytearray()
-        self._length = -1  # of the frame that follows; -1 between frames
-        self._skip = 0  # bytes of an oversize frame still to come
-
-    def receive(self, data: bytes) -> list[Taken]:
-        """Take the next piece of the stream; gives the frames that it completed, as lines."""
-        self._buffer += data
-        frames: list[Taken] = []
-        while (frame := self._next()) is not None:
-            frames.append(frame)
-        return frames
-
-    def _next(self) -> Taken | None:
-        if self._length < 0 and not self._skip:
-            return self._read_header()
-        if self._skip:
-            gone = min(self._skip, len(self._buffer))
-            del self._buffer[:gone]
-            self._skip -= gone
-            return None if self._skip else OVERSIZE
-        if len(self._buffer) < self._length:
-            return None
-        frame = bytes(self._buffer[: self._length])
-        del self._buffer[: self._length]
-        self._length = -1
-        return frame.replace(b"\r", b" ").replace(b"\n", b" ")  # JSON holds none that counts
-
-    def _read_header(self) -> Taken | None:
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._buffer) <= MAX_HEADER:
-                return None
-            del self._buffer[:-4]
-            return NO_LENGTH
-        header = bytes(self._buffer[:end])
-        del self._buffer[: end + 4]
-        length = _length_in(header)
-        if length < 0:
-            return NO_LENGTH
-        if length > self.limit:
-            self._skip = length
-        else:
-            self._length = length
-        return self._next()
+def _inserted(frame: Frame, path: str, member: bytes) -> bytes:
+    """The message with one more member at the beginning of an object."""
+    start, end = frame.found[path]
+    inner = start + 1
+    comma = b"," if frame.data[inner : end - 1].strip() else b""
+    return frame.data[:inner] + member + comma + frame.data[inner:]
 
 
-def _length_in(header: bytes) -> int:
-    for line in header.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        value = value.strip()
-        if name.lower() == b"content-length" and value.isdigit() and len(value) <= 12:
-            return int(value)
-    return -1
-
-
-def framing_of(first: bytes) -> Lines | Headers:
-    """How a stream is framed that begins like this: a header with a letter, JSON with none."""
-    return Headers() if first[:1] in (b"C", b"c") else Lines()
+def encode(**message: object) -> bytes:
+    """A message of our own."""
+    return json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":")).encode()

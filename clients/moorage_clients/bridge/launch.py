@@ -58,6 +58,21 @@ def dial(state_dir: str) -> socket.socket | None:
     return connection
 
 
+class StateDir:
+    """Where the daemon of a state directory is found."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def dial(self) -> socket.socket | None:
+        """Connect to it if it runs."""
+        return dial(self._path)
+
+    def start(self) -> "Launch":
+        """Begin a search that starts it if need be."""
+        return Launch(self._path)
+
+
 class Launch:
     """One search for a daemon, from the first look until it answers or `PATIENCE` is over.
 
@@ -152,10 +167,12 @@ class Launch:
             return []
         return [line for line in said if line.strip()][-LOG_LINES:]
 
-    def reap(self) -> None:
-        """Take note of the end of the daemon that we started, or it stays listed as a zombie."""
-        if self.process is not None:
-            self.process.poll()
+    def reap(self) -> bool:
+        """Take note of the end of the daemon that we started, or it stays listed as a zombie.
+
+        Gives whether one still runs.
+        """
+        return self.process is not None and self.process.poll() is None
 
     def close(self) -> None:
         """End the search; the next one may start a daemon."""

@@ -11,11 +11,15 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 from moorage_clients.bridge.exchange import Exchange
-from moorage_clients.bridge.frames import Headers, Lines, Refused, framing_of
-from moorage_clients.bridge.launch import PAUSE, Launch, LaunchFailed, dial
+from moorage_clients.bridge.framing import Headers, Lines, Refused, framing_of
+from moorage_clients.bridge.hello import IdentityFiles
+from moorage_clients.bridge.launch import StateDir
 from moorage_clients.bridge.outbox import Discarded
+from moorage_clients.bridge.search import NEVER, Search
 
 
 READ_BYTES = 64 * 1024  # at once; a pipe holds no more
@@ -23,47 +27,60 @@ PIPE_BYTES = 4096  # PIPE_BUF on Linux: a pipe that polls as writable takes so m
 HIGH_WATER = 2**20  # bytes on their way to one side; then the other side is not read
 OVERFULL = 4 * HIGH_WATER  # bytes; an editor that reads nothing may still cancel, up to here
 
-RETURN_GRACE = 1.0  # seconds a lost daemon has to come back by itself before one is started
-LOOK_AGAIN = 0.25  # seconds between looks for a daemon that nobody waits for
-HOLD_OFF = 1.0  # seconds after a failed start, or a daemon that hung up before it said anything
 EXIT_PATIENCE = 1.5  # seconds for answers still due when the editor has closed its end
 
 GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
+class Poll(Protocol):
+    """What waits: `select.poll`, or a test's own."""
+
+    def register(self, fd: int | socket.socket, eventmask: int, /) -> None:
+        """Wait for these events of a file, too."""
+        ...
+
+    def poll(self, timeout: float | None, /) -> list[tuple[int, int]]:
+        """Wait for milliseconds, None for ever; gives what is ready."""
+        ...
+
+
 class Relay:
     """One editor's stdio, and the connection to the daemon while there is one."""
 
-    def __init__(self, state_dir: str, editor_in: int, editor_out: int) -> None:
-        self._state_dir = state_dir
+    def __init__(
+        self,
+        exchange: Exchange,
+        search: Search[socket.socket],
+        editor_in: int,
+        editor_out: int,
+        clock: Callable[[], float] = time.monotonic,
+        poll: Callable[[], Poll] = select.poll,
+    ) -> None:
+        self._exchange = exchange
+        self._search = search
         self._editor_in, self._editor_out = editor_in, editor_out
-        self._exchange = Exchange()
+        self._clock, self._poll = clock, poll
         self._from_editor: Lines | Headers | None = None  # as the first byte will decide
         self._from_daemon = Lines()
         self._daemon: socket.socket | None = None
         self._has_heard = False  # anything over the present connection
-        self._launch: Launch | None = Launch(state_dir)  # the first daemon is not waited for
-        self._started: list[Launch] = []  # whose daemons are our children, to be reaped
-        self._look_at = 0.0  # when to look for a daemon again
-        self._lost_at = -RETURN_GRACE
+        self._is_deaf = False  # the daemon takes nothing more; what it said may still be unread
         self._is_reading = self._is_writing = True  # what the editor sends, what it is sent
-        self._exit_at = float("inf")  # set when either end of the editor is closed
+        self._exit_at = NEVER  # set when either end of the editor is closed
 
     def run(self) -> None:
         """Relay until the editor is gone."""
         try:
             while not self._is_over():
-                if self._daemon is None and time.monotonic() >= self._look_at:
-                    self._look_for_daemon()
+                self._see_to_a_daemon()
                 self._turn()
         finally:
-            if self._launch is not None:
-                self._launch.close()
+            self._search.close()
             if self._daemon is not None:
                 self._daemon.close()
 
     def _is_over(self) -> bool:
-        if time.monotonic() >= self._exit_at:
+        if self._clock() >= self._exit_at:
             return True
         if self._is_reading:
             return False
@@ -72,50 +89,32 @@ class Relay:
 
     # ---- having a daemon
 
-    def _look_for_daemon(self) -> None:
-        now = time.monotonic()
-        for launch in self._started:
-            launch.reap()
-        if self._launch is None and self._is_time_to_start(now):
-            self._launch = Launch(self._state_dir)
-        if self._launch is None:
-            self._look_at = now + LOOK_AGAIN
-            self._connected(dial(self._state_dir))
-            return
-        self._look_at = now + PAUSE
-        try:
-            self._connected(self._launch.attempt())
-        except LaunchFailed as error:
-            self._launch = None
-            self._look_at = now + HOLD_OFF
-            self._exchange.give_up(f"No moorage daemon: {' '.join(str(error).split())}")
-
-    def _is_time_to_start(self, now: float) -> bool:
-        """One that was stopped on purpose stays stopped until the editor asks for something."""
-        return self._exchange.wants_daemon and now >= self._lost_at + RETURN_GRACE
-
-    def _connected(self, connection: socket.socket | None) -> None:
-        if connection is None:
-            return
-        if self._launch is not None and self._launch.process is not None:
-            self._started = [self._launch]
-        self._daemon, self._launch = connection, None
-        self._from_daemon, self._has_heard = Lines(), False
-        self._exchange.opened()
+    def _see_to_a_daemon(self) -> None:
+        search, exchange, now = self._search, self._exchange, self._clock()
+        if self._daemon is None and now >= search.look_at:
+            self._daemon = search.look(now, is_wanted=exchange.wants_daemon)
+            if self._daemon is not None:
+                self._from_daemon = Lines()
+                self._has_heard = self._is_deaf = False
+                exchange.opened()
+        search.wait(now, is_waiting=exchange.wants_daemon)
+        if now >= search.patience_ends:
+            self._lose_daemon()  # if there is one, it does not even say hello
+            exchange.give_up(search.problem)
+            search.wait(now, is_waiting=False)
 
     def _lose_daemon(self) -> None:
         if self._daemon is None:
             return
         self._daemon.close()
         self._daemon = None
-        self._lost_at = time.monotonic()
-        self._look_at = self._lost_at + (PAUSE if self._has_heard else HOLD_OFF)
+        self._search.lost(self._clock(), had_heard=self._has_heard)
         self._exchange.lost()
 
     # ---- one turn of the loop
 
     def _turn(self) -> None:
-        exchange, poll = self._exchange, select.poll()
+        exchange, poll = self._exchange, self._poll()
         if self._has_room_for_editor():
             poll.register(self._editor_in, select.POLLIN)
         if self._is_writing:
@@ -123,7 +122,8 @@ class Relay:
         daemon = self._daemon
         if daemon is not None:
             reads = select.POLLIN if exchange.to_editor.size < HIGH_WATER else 0
-            poll.register(daemon, reads | (select.POLLOUT if exchange.to_daemon else 0))
+            writes = select.POLLOUT if exchange.to_daemon and not self._is_deaf else 0
+            poll.register(daemon, reads | writes)
         for descriptor, event in poll.poll(self._milliseconds()):
             if descriptor == self._editor_out:
                 self._write_editor(event)
@@ -138,8 +138,10 @@ class Relay:
         return self._is_reading and has_room
 
     def _milliseconds(self) -> float | None:
-        due = self._exit_at if self._daemon else min(self._exit_at, self._look_at)
-        return None if due == float("inf") else max(0.0, due - time.monotonic()) * 1000 + 1
+        due = min(self._exit_at, self._search.patience_ends)
+        if self._daemon is None:
+            due = min(due, self._search.look_at)
+        return None if due == NEVER else max(0.0, due - self._clock()) * 1000 + 1
 
     def _read_editor(self) -> None:
         try:
@@ -170,19 +172,18 @@ class Relay:
             self._exchange.to_editor.wrote(written)
 
     def _leave(self) -> None:
-        self._exit_at = min(self._exit_at, time.monotonic() + EXIT_PATIENCE)
+        self._exit_at = min(self._exit_at, self._clock() + EXIT_PATIENCE)
 
     def _serve_daemon(self, daemon: socket.socket, event: int) -> None:
         try:
             if event & (select.POLLIN | GONE):
                 self._read_daemon(daemon)
-            if event & select.POLLOUT and daemon is self._daemon:
-                head = self._exchange.to_daemon.head(READ_BYTES)
-                self._exchange.to_daemon.wrote(daemon.send(head))
         except BlockingIOError:
-            return  # it was ready a moment ago; poll says when it is again
+            pass  # it was ready a moment ago; poll says when it is again
         except OSError:
             self._lose_daemon()
+        if event & select.POLLOUT and daemon is self._daemon:
+            self._write_daemon(daemon)
 
     def _read_daemon(self, daemon: socket.socket) -> None:
         data = daemon.recv(READ_BYTES)
@@ -195,9 +196,21 @@ class Relay:
         if not data:
             self._lose_daemon()
 
+    def _write_daemon(self, daemon: socket.socket) -> None:
+        try:
+            sent = daemon.send(self._exchange.to_daemon.head(READ_BYTES))
+        except BlockingIOError:
+            return
+        except OSError:
+            self._is_deaf = True  # it is gone, and its last words come first
+        else:
+            self._exchange.to_daemon.wrote(sent)
+
 
 def run(state_dir: str) -> int:
     """Relay between this process's stdio and the daemon of `state_dir`; gives the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback on stderr
-    Relay(state_dir, 0, 1).run()
+    exchange = Exchange(IdentityFiles(state_dir), f"acp-{os.urandom(8).hex()}")
+    search = Search(StateDir(state_dir), time.monotonic())
+    Relay(exchange, search, 0, 1).run()
     return 0

@@ -1,0 +1,35 @@
+"""Bytes into frames and frames into bytes, as the bridge does it for either kind of editor."""
+
+from moorage_clients.bridge.framing import NO_LENGTH, OVERSIZE, Headers, Lines, framing_of
+
+
+def test_lines_are_the_same_however_the_stream_is_cut() -> None:
+    stream = b'{"id":1}\r\n\n  \n{"id":2}\n' + b"z" * 20 + b"\nlast"
+    for cut in range(len(stream)):
+        lines = Lines(limit=15)
+        found = lines.receive(stream[:cut]) + lines.receive(stream[cut:])
+
+        assert found == [b'{"id":1}\r', b'{"id":2}', OVERSIZE]
+
+
+def test_frames_behind_headers_are_the_same_however_the_stream_is_cut() -> None:
+    stream = (
+        b'Content-Length: 9\r\n\r\n{"id":\n1}'
+        b"Content-Type: x\r\n\r\n"
+        b'content-length:  8\r\nContent-Type: x\r\n\r\n{"id":2}'
+        b"Content-Length: 20\r\n\r\n" + b"z" * 20 + b"Content-Length: 2\r\n\r\n{}"
+    )
+    for cut in range(len(stream)):
+        headers = Headers(limit=15)
+        found = headers.receive(stream[:cut]) + headers.receive(stream[cut:])
+
+        assert found == [b'{"id": 1}', NO_LENGTH, b'{"id":2}', OVERSIZE, b"{}"]
+
+
+def test_header_that_never_ends_is_not_kept() -> None:
+    assert Headers().receive(b"Content-Length" * 1000) == [NO_LENGTH]
+
+
+def test_first_byte_decides_how_a_stream_is_framed() -> None:
+    assert isinstance(framing_of(b"Content-Length: 1"), Headers)
+    assert isinstance(framing_of(b'{"id":1}'), Lines)
