@@ -24,10 +24,10 @@ from moorage_clients.cli.screen import Screen
 from moorage_clients.cli.transcript import JsonView, Transcript, View
 from moorage_clients.client import Client
 from moorage_clients.errors import CannotConnect, ConnectionLost
-from moorage_clients.messages import LogEntry, Message
+from moorage_clients.messages import Admission, LogEntry, Message
 from moorage_clients.nursery import open_quiet_nursery
 from moorage_clients.plain_text import plain
-from moorage_protocol.errors import NotFound, RpcError, TurnFailed
+from moorage_protocol.errors import InvalidParams, NotFound, RpcError, TurnFailed
 from moorage_protocol.moorage import Access, DetachReason, PromptResult, RunningTurn, Snapshot
 
 
@@ -36,7 +36,7 @@ MAX_PROMPTS = 32  # typed ahead and not answered; the daemon's queue takes no mo
 RETURN_PATIENCE = 60.0  # seconds for a daemon that went away to come back
 RETURN_PAUSE = 0.25  # seconds between two tries
 
-HELP = f"Attached. Type a prompt; {QUIT} or Ctrl-D leaves, Ctrl-C cancels the turn that runs."
+HELP = f"Attached. Type a prompt; {QUIT} or Ctrl-D leaves, Ctrl-C cancels what runs."
 
 
 def attach(invocation: Invocation, command: Attach, screen: Screen) -> Exit:
@@ -44,12 +44,9 @@ def attach(invocation: Invocation, command: Attach, screen: Screen) -> Exit:
     view: View = JsonView(screen) if invocation.json else Transcript(screen, asks=command.watch)
     answers, heard = trio.open_memory_channel[str](0)
 
-    async def listen() -> str | None:
-        return await heard.receive()
-
     is_person = sys.stdin.isatty() and not command.watch
     questions = Questions(
-        command.consent, view, listen if is_person else None,
+        command.consent, view, Answers(heard) if is_person else None,
         "Answer it with moorage attach in a terminal, or with --allow or --deny.",
     )  # fmt: skip
     access = Access.OBSERVER if command.watch else Access.CONTROLLER
@@ -57,8 +54,11 @@ def attach(invocation: Invocation, command: Attach, screen: Screen) -> Exit:
     async def work(client: Client) -> Exit:
         session = await choose(client, command.session, os.getcwd())  # noqa: PTH109
         async with client.attach(session, command.after, access=access) as attachment:
-            seat = Seat(client, attachment, view, questions, answers, not command.watch)
-            if is_person and not invocation.json:
+            is_typing = is_person and not invocation.json
+            seat = Seat(
+                client, attachment, view, questions, answers, screen, not command.watch, is_typing
+            )
+            if is_typing:
                 screen.note(HELP)
             try:
                 return await seat.follow()
@@ -68,20 +68,42 @@ def attach(invocation: Invocation, command: Attach, screen: Screen) -> Exit:
     return run_with_client(invocation, work, on_permission=None if command.watch else questions)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """The lines that are answers to the open question: none that was typed before it."""
+
+    heard: trio.MemoryReceiveChannel[str]
+
+    def forget(self) -> None:
+        """There is nothing to forget: the channel holds nothing."""
+
+    async def line(self) -> str | None:
+        """The next one."""
+        return await self.heard.receive()
+
+
 Leave = Callable[[Exit], None]
 
 
 @dataclass(eq=False)
 class Seat:
-    """A person, or a script, in front of one session; `acts` unless they only look."""
+    """A person, or a script, in front of one session.
+
+    They act on it unless they only look; `is_typing` is a person whose terminal shows what they
+    type.
+    """
 
     client: Client
     attachment: Attachment
     view: View
     questions: Questions
     answers: trio.MemorySendChannel[str]
+    screen: Screen
     acts: bool
+    is_typing: bool
     _running: int | None = None  # the generation of the turn that runs
+    _turns: set[int] = field(default_factory=set[int])  # generations that run or wait
+    _sent: int = 0  # prompts of ours that are no turn yet, as far as was shown
     _prompts: int = 0  # ours, not answered
     _news: trio.Event = field(default_factory=trio.Event)
 
@@ -106,6 +128,7 @@ class Seat:
 
     async def _show_all(self) -> Exit:
         self._take_state(self.attachment.snapshot)
+        self._invite()
         while True:
             try:
                 async for message in self.attachment:
@@ -113,6 +136,7 @@ class Seat:
                     self.view.show(message)
                     if message.seq == self.attachment.snapshot.seq:
                         self._tell()
+                    self._invite()
                 return self._ended()
             except ConnectionLost as error:
                 self.view.note(f"The connection is lost ({error.problem}). Waiting for the daemon.")
@@ -121,15 +145,34 @@ class Seat:
     def _take_state(self, snapshot: Snapshot) -> None:
         turn = snapshot.turn
         self._running = turn.generation if isinstance(turn, RunningTurn) else None
+        self._turns = {queued.generation for queued in snapshot.queue}
+        if self._running is not None:
+            self._turns.add(self._running)
+        self._sent = 0
 
     def _note_turn(self, message: Message) -> None:
         """What the snapshot knew already is history: it says nothing of what runs now."""
         if not isinstance(message, LogEntry) or message.seq <= self.attachment.snapshot.seq:
             return
-        if message.kind == "begin":
-            self._running = message.generation
-        elif message.kind == "verdict":
-            self._running = None
+        match message.kind, message.generation:
+            case "prompt", int(generation):
+                self._turns.add(generation)
+                with suppress(InvalidParams):  # of a newer daemon
+                    is_ours = message.read(Admission).by == self.client.welcome.tui_id
+                    self._sent -= is_ours and self._sent > 0
+            case "begin", generation:
+                self._running = generation
+            case "verdict", int(generation):
+                self._running = None
+                self._turns.discard(generation)
+            case _:
+                pass
+
+    def _invite(self) -> None:
+        """Show a person that it is on them, once all is told and nothing runs."""
+        is_told = (self.attachment.seq or 0) >= self.attachment.snapshot.seq
+        if self.is_typing and is_told and not self._turns and not self._sent:
+            self.screen.invite()
 
     def _ended(self) -> Exit:
         if self.attachment.detached is DetachReason.KILLED:
@@ -152,6 +195,7 @@ class Seat:
                 except NotFound:
                     raise Failure(Exit.KILLED, "The session is gone.") from None
                 self.view.note("The daemon is back.")
+                self._invite()
                 return
         raise Failure(Exit.NO_DAEMON, "The daemon did not come back.", "See: moorage daemon logs")
 
@@ -160,11 +204,15 @@ class Seat:
     async def _read_lines(self, leave: Leave) -> None:
         keyboard = Keyboard(sys.stdin.fileno())
         while (line := await keyboard.line()) is not None and line.strip() != QUIT:
+            if self.is_typing:
+                self.screen.was_typed_on()
             if self.questions.is_asking and word(line) is not None:
                 with suppress(trio.WouldBlock):  # settled in this very moment
                     self.answers.send_nowait(line)
             elif line.strip():
                 await self._prompt(line)  # one behind the other, as typed
+            else:
+                self._invite()
         if line is None and not sys.stdin.isatty():
             await self._nothing_left()
         leave(Exit.OK)
@@ -181,14 +229,19 @@ class Seat:
     async def _prompt(self, text: str) -> None:
         while self._prompts >= MAX_PROMPTS:
             await self._news.wait()
-        with suppress(ConnectionLost):  # said by whoever shows the session
+        self._prompts += 1  # before it is sent: its turn may be told before the sending returns
+        self._sent += 1
+        try:
             await self.client.submit(self.attachment.session_id, text, self._take_answer)
-            self._prompts += 1
+        except ConnectionLost:
+            self._prompts -= 1  # said by whoever shows the session
 
     def _take_answer(self, outcome: PromptResult | RpcError | ConnectionLost) -> None:
         """How the turn ended is in the log; only a prompt that became no turn has to be told."""
         if isinstance(outcome, RpcError) and not isinstance(outcome, TurnFailed):
             self.view.note(f"Not taken: {plain(outcome.message)}")
+            self._sent -= self._sent > 0
+            self._invite()
         self._prompts -= 1
         self._tell()
 
@@ -196,6 +249,7 @@ class Seat:
         with trio.open_signal_receiver(signal.SIGINT) as presses:
             cancelled: int | None = None
             async for _ in presses:
+                self.screen.was_interrupted()
                 if not self.acts or self._running in (None, cancelled):
                     break
                 cancelled = self._running

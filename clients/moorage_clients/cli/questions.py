@@ -6,9 +6,8 @@ person nor a flag the question stays open: it may be answered from elsewhere, an
 """
 
 import json
-from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 import trio
@@ -60,23 +59,31 @@ def option_for(said: Word, options: list[PermissionOption]) -> PermissionOption 
     return next(found, None)
 
 
-# Waits for the next thing that a person says; None: nobody will say anything any more.
-Listen = Callable[[], Awaitable[str | None]]
+class Ear(Protocol):
+    """Hears a person."""
+
+    def forget(self) -> None:
+        """Drop what was said before now: it is no answer to what is asked next."""
+        ...
+
+    async def line(self) -> str | None:
+        """The next thing that they say; None: nobody will say anything any more."""
+        ...
 
 
 class Questions:
     """Answers the daemon's questions, one after the other.
 
-    `listen` hears a person; None if there is none. `how_else` says how a question that stays open
-    can be answered.
+    `ear` hears a person; None if there is none. `how_else` says how a question that stays open can
+    be answered.
     """
 
-    def __init__(self, consent: Consent, view: View, listen: Listen | None, how_else: str) -> None:
+    def __init__(self, consent: Consent, view: View, ear: Ear | None, how_else: str) -> None:
         self.is_asking = False
         self.is_leaving = False  # then a question that goes away was not settled
         self._consent = consent
         self._view = view
-        self._listen = listen
+        self._ear = ear
         self._how_else = how_else
         self._one_at_a_time = trio.Lock()
 
@@ -93,14 +100,16 @@ class Questions:
             return await self._ask(question)
 
     async def _ask(self, question: PermissionParams) -> str:
+        if self._ear is not None:
+            self._ear.forget()
         asked, *details = question_lines(question.tool_call)
         self._view.note(asked, Style.ASKING)
         for line in details:
             self._view.note(line, Style.PLAIN)
         try:
             self.is_asking = True
-            if self._listen is not None:
-                option = await self._hear(question.options, self._listen)
+            if self._ear is not None:
+                option = await self._hear(question.options, self._ear)
                 if option is not None:
                     return option.option_id
             self._view.note(f"It waits for an answer. {self._how_else}")
@@ -112,13 +121,11 @@ class Questions:
         finally:
             self.is_asking = False
 
-    async def _hear(
-        self, options: list[PermissionOption], listen: Listen
-    ) -> PermissionOption | None:
+    async def _hear(self, options: list[PermissionOption], ear: Ear) -> PermissionOption | None:
         offered = [said for said in Word if option_for(said, options) is not None]
         while True:
             self._view.note(f"Allow it? {' / '.join(offered)}", Style.ASKING)
-            line = await listen()
+            line = await ear.line()
             if line is None:
                 return None
             said = word(line)

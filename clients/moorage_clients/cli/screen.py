@@ -63,6 +63,21 @@ class Screen:
         self.notes.end_line()
         self.notes.write(self.notes.paint(line, style) + "\n")
 
+    def invite(self) -> None:
+        """Show a person at a terminal that they can type, once."""
+        self.words.end_line()
+        if not self.notes.is_open:
+            self.notes.write("> ")
+
+    def was_typed_on(self) -> None:
+        """A person ended the line themselves: the terminal showed it."""
+        self.notes.is_open = False
+
+    def was_interrupted(self) -> None:
+        """A person pressed Ctrl-C: a terminal shows that and leaves the line open."""
+        if self.notes.stream.isatty():
+            self.notes.is_open = True
+
     def _make_room(self) -> None:
         """End the agent's line for a person's eyes; a file gets its words unbroken."""
         if self.words.stream.isatty():

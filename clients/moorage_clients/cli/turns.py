@@ -12,7 +12,7 @@ from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Invocation, Prompt
 from moorage_clients.cli.keyboard import Keyboard
 from moorage_clients.cli.opening import run_with_client
-from moorage_clients.cli.questions import Listen, Questions
+from moorage_clients.cli.questions import Questions
 from moorage_clients.cli.screen import Screen
 from moorage_clients.cli.transcript import JsonView, Transcript, View
 from moorage_clients.client import Client
@@ -32,9 +32,8 @@ def prompt(invocation: Invocation, command: Prompt, screen: Screen) -> Exit:
         raise Failure(Exit.USAGE, "The prompt is empty.")
     view: View = JsonView(screen) if invocation.json else Transcript(screen, prompts=False)
     with ExitStack() as stack:
-        listen = _listener(stack, stdin_is_used=command.text == "-")
         questions = Questions(
-            command.consent, view, listen,
+            command.consent, view, _person(stack, stdin_is_used=command.text == "-"),
             "Answer it with: moorage attach, or prompt with --allow or --deny.",
         )  # fmt: skip
 
@@ -46,7 +45,7 @@ def prompt(invocation: Invocation, command: Prompt, screen: Screen) -> Exit:
                 on_busy=OnBusy(command.on_busy),
                 timeout_seconds=command.timeout,
             ) as turn:
-                ended = await _follow(turn, view, questions)
+                ended = await _follow(turn, view, questions, screen)
             screen.end()
             if invocation.json:
                 _print_result(screen, turn, ended)
@@ -59,32 +58,25 @@ def _read_stdin() -> str:
     return sys.stdin.buffer.read().decode(errors="replace")
 
 
-def _listener(stack: ExitStack, *, stdin_is_used: bool) -> Listen | None:
-    """Hears the person at the terminal, if there is one: what they typed before does not count."""
+def _person(stack: ExitStack, *, stdin_is_used: bool) -> Keyboard | None:
+    """The person at the terminal, if there is one."""
     if not stdin_is_used and sys.stdin.isatty():
-        descriptor = sys.stdin.fileno()
-    elif stdin_is_used and sys.stderr.isatty():
-        try:
-            descriptor = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
-        stack.callback(os.close, descriptor)
-    else:
+        return Keyboard(sys.stdin.fileno())
+    if not stdin_is_used or not sys.stderr.isatty():
         return None
-    keyboard = Keyboard(descriptor)
+    try:
+        descriptor = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    stack.callback(os.close, descriptor)
+    return Keyboard(descriptor)
 
-    async def listen() -> str | None:
-        keyboard.forget()
-        return await keyboard.line()
 
-    return listen
-
-
-async def _follow(turn: Turn, view: View, questions: Questions) -> Exit:
+async def _follow(turn: Turn, view: View, questions: Questions, screen: Screen) -> Exit:
     """Show a turn to its end, or to the second Ctrl-C."""
     ended = Exit.DETACHED
     async with open_quiet_nursery() as nursery:
-        nursery.start_soon(_watch_for_ctrl_c, turn, view, questions, nursery.cancel_scope)
+        nursery.start_soon(_watch_for_ctrl_c, turn, view, questions, screen, nursery.cancel_scope)
         try:
             async for message in turn:
                 view.show(message)
@@ -101,14 +93,16 @@ async def _follow(turn: Turn, view: View, questions: Questions) -> Exit:
 
 
 async def _watch_for_ctrl_c(
-    turn: Turn, view: View, questions: Questions, command: trio.CancelScope
+    turn: Turn, view: View, questions: Questions, screen: Screen, command: trio.CancelScope
 ) -> None:
     with trio.open_signal_receiver(signal.SIGINT) as presses:
         await anext(presses)
+        screen.was_interrupted()
         view.note("Cancelling the turn. Ctrl-C again leaves it running and goes.")
         async with open_quiet_nursery() as nursery:
             nursery.start_soon(_cancel, turn, view)
             await anext(presses)
+            screen.was_interrupted()
             questions.is_leaving = True
             view.note(f"The turn runs on. See it with: moorage attach {turn.session_id}")
             nursery.cancel_scope.cancel()
