@@ -6,32 +6,37 @@ import os
 import platform
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading  # noqa: TID251 - ten clients read at once; this is no trio program
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from scripts.benchmark.daemon import Daemon, memory_of, running_daemon
+from scripts.benchmark.figures import beside, say, spread, timed
+from scripts.benchmark.provider import provider_figures
 from scripts.benchmark.wire import Agent, Json, process_stream
 
 
 CHUNKS = 2000
 EPILOG = """\
 examples:
-  scripts/bench                all of it, some two minutes
-  scripts/bench --quick        a tenth of the rounds, to see that it works
-  scripts/bench > now.json     figures to a file, progress to the terminal
+  scripts/bench                    all of it, some four minutes
+  scripts/bench --quick            a tenth of the rounds, to see that it works
+  scripts/bench --only provider    turns over a model, beside agents that are had on demand
+  scripts/bench > now.json         figures to a file, progress to the terminal
 
 Times are milliseconds unless a name says otherwise. `peer` is an echo agent on the protocol's own
 Python library over stdio: it stores nothing, so it is what the wire costs. `vs_peer` is ours
-divided by the peer's in this very run.
+divided by the peer's in this very run. The section `provider` installs codex and fast-agent, by
+name and version, into the user's cache; where one cannot be had it says so and goes on.
 """
+
+SECTIONS = ("daemon", "memory", "provider")
 
 
 def main() -> None:
@@ -43,23 +48,40 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    rounds = 0.1 if parser.parse_args().quick else 1.0
-    print(json.dumps(measure_all(rounds), indent=2))
+    parser.add_argument("--only", choices=SECTIONS, help="one section")
+    arguments = parser.parse_args()
+    sections = [arguments.only] if arguments.only else SECTIONS
+    print(json.dumps(measure(sections, 0.1 if arguments.quick else 1.0), indent=2))
 
 
-def say(text: str) -> None:
-    """Progress, beside the figures."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
+def measure(sections: Sequence[str], rounds: float) -> Json:
+    """The figures of those sections."""
+    figures: Json = {"machine": machine()}
+    with tempfile.TemporaryDirectory(prefix="moorage-bench-work-") as name:
+        work = Path(name)
+        if "daemon" in sections:
+            figures |= daemon_figures(work, rounds)
+        if "memory" in sections:
+            say("memory")
+            with running_daemon() as daemon:
+                figures["memory_kib_each"] = memory_figures(daemon, work, _some(500, rounds, 50))
+        if "provider" in sections:
+            say("provider")
+            turns, long_turns = _some(200, rounds, 20), _some(30, rounds, 5)
+            figures["provider"] = provider_figures(work, turns, long_turns)
+    return figures
 
 
-def measure_all(rounds: float) -> Json:
-    """Every figure."""
-    work = Path(tempfile.mkdtemp(prefix="moorage-bench-work-"))
-    turns, sessions = max(20, int(200 * rounds)), max(10, int(100 * rounds))
-    many, cancels = max(50, int(500 * rounds)), max(10, int(50 * rounds))
-    figures: Json = {"machine": machine(), "rounds": {"turns": turns, "sessions": sessions}}
+def _some(count: int, rounds: float, least: int) -> int:
+    return max(least, int(count * rounds))
+
+
+def daemon_figures(work: Path, rounds: float) -> Json:
+    """The daemon with the scripted agent."""
+    turns, sessions = _some(200, rounds, 20), _some(100, rounds, 10)
+    figures: Json = {"rounds": {"turns": turns, "sessions": sessions}}
     say("start")
-    figures["start_to_ready"] = start_to_ready(max(3, int(10 * rounds)))
+    figures["start_to_ready"] = start_to_ready(_some(10, rounds, 3))
     with running_daemon() as daemon, echo_agent() as peer:
         figures["memory_at_start_mib"] = round(daemon.resident_kib() / 1024, 1)
         say("turns")
@@ -69,14 +91,11 @@ def measure_all(rounds: float) -> Json:
         say("streams")
         figures["stream_2000"] = stream_figures(daemon, peer, work)
         say("cancels")
-        figures["cancel"] = cancel_figures(daemon, peer, work, cancels)
+        figures["cancel"] = cancel_figures(daemon, peer, work, _some(50, rounds, 10))
         say("the bridge")
-        figures["bridge_first_answer"] = bridge_first_answer(daemon, max(3, int(10 * rounds)))
+        figures["bridge_first_answer"] = bridge_first_answer(daemon, _some(10, rounds, 3))
         say("a busy daemon")
         figures["turn_while_100_sessions_stream"] = busy_figures(daemon, work, turns)
-    say("memory")
-    with running_daemon() as daemon:
-        figures["memory_kib_each"] = memory_figures(daemon, work, many)
     return figures
 
 
@@ -99,25 +118,6 @@ def echo_agent() -> Generator[tuple[Agent, subprocess.Popen[bytes]]]:
     finally:
         process.kill()
         process.wait()
-
-
-def spread(seconds: list[float]) -> Json:
-    """Median and 99th percentile in milliseconds."""
-    ordered = sorted(seconds)
-    last = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    return {"p50": round(statistics.median(ordered) * 1e3, 3), "p99": round(last * 1e3, 3)}
-
-
-def timed(act: Callable[[], object]) -> float:
-    """Seconds that `act` takes."""
-    before = time.perf_counter()
-    act()
-    return time.perf_counter() - before
-
-
-def beside(ours: Json, peer: Json) -> Json:
-    """Our figure with the peer's and their ratio."""
-    return {**ours, "vs_peer": round(ours["p50"] / peer["p50"], 2) if peer["p50"] else None}
 
 
 def start_to_ready(rounds: int) -> Json:

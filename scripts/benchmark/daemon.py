@@ -50,10 +50,10 @@ def memory_of(pid: int) -> int:
 
 
 @contextmanager
-def running_daemon() -> Generator[Daemon]:
-    """Start a daemon with the usual settings; it is stopped and its files removed."""
+def running_daemon(*flags: str) -> Generator[Daemon]:
+    """Start a daemon, with the usual settings but for `flags`; it is stopped, its files removed."""
     state = Path(tempfile.mkdtemp(prefix="moorage-bench-"))
-    command = [sys.executable, "-m", "moorage_daemon", "--state-dir", str(state)]
+    command = [sys.executable, "-m", "moorage_daemon", "--state-dir", str(state), *flags]
     started = time.perf_counter()
     log = (state / "bench.log").open("wb")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
