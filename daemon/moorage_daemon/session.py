@@ -14,6 +14,7 @@ from typing import assert_never
 
 import msgspec
 import trio
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from moorage_daemon.agents.port import Agent, ModelCall, Prompt
@@ -46,11 +47,12 @@ from moorage_daemon.turn.stage import TurnStage
 from moorage_daemon.turn.standing import StandingAnswers
 from moorage_daemon.turn.turn import Turn
 from moorage_daemon.turn.verdict import NOBODY, Abandoned, Raised, Request, judge
-from moorage_daemon.turn.words import user_chunks
+from moorage_daemon.turn.words import unused_servers, user_chunks
 from moorage_protocol.acp import (
     ConfigOption,
     ConfigOptionUpdate,
     CurrentModeUpdate,
+    McpServer,
     SessionInfoUpdate,
 )
 from moorage_protocol.config import ConfigPatch
@@ -166,6 +168,8 @@ class Session:
     history: History = field(init=False)
     standing: StandingAnswers = field(init=False)
     ends: DetachReason | None = None
+    servers: tuple[McpServer, ...] = ()  # as named by a client; they may hold keys
+    owes_word_of_servers: bool = False
     is_doomed: bool = False  # being removed: it is not put away, nobody is to find it again
 
     def __post_init__(self) -> None:
@@ -320,9 +324,23 @@ class Session:
             text=admission.prompt.text[:EXCERPT],
             prompt_id=turn.prompt_id,
             content=admission.content if waits else None,
+            meta=admission.prompt.meta or UNSET,
         )
         self.log.append(Kind.PROMPT, body, generation=turn.generation)
         turn.content = admission.content
+
+    def offer(self, servers: tuple[McpServer, ...]) -> None:
+        """Keep the MCP servers that a client names, unless it knows some since it is in memory."""
+        if servers and not self.servers:
+            self.servers = servers
+            self.owes_word_of_servers = True
+
+    def _tell_of_servers(self, generation: int) -> None:
+        """Say for once that they are not connected: no agent calls tools of theirs."""
+        if self.owes_word_of_servers:
+            self.owes_word_of_servers = False
+            call = unused_servers(self.servers, self.head.agent, generation)
+            self.log.append(Kind.TOOL, encode(call), generation=generation)
 
     def _start(self, turn: Turn) -> None:
         """The turn is the running one from here on; its agent starts when this is durable."""
@@ -333,6 +351,7 @@ class Session:
         for chunk in user_chunks(turn.content, generation):
             self.log.append(Kind.MESSAGE, chunk, generation=generation, origin=turn.origin)
         turn.content = []
+        self._tell_of_servers(generation)
         turn.ready_at = self.log.append(
             Kind.BEGIN, BeginBody(turn.overrides), generation=generation
         )

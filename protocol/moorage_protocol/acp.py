@@ -318,6 +318,20 @@ class SetModeParams(SessionParams, frozen=True):
     mode_id: str
 
 
+class EnvVariable(Shape, frozen=True):
+    name: str
+    value: str
+
+
+class McpServer(Shape, frozen=True):
+    """A server that speaks the Model Context Protocol on its standard input and output."""
+
+    name: str
+    command: str
+    args: list[str] = []
+    env: list[EnvVariable] = []
+
+
 class CwdParams(Shape, frozen=True):
     cwd: str
     mcp_servers: list[Raw] | None = None

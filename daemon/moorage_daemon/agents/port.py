@@ -34,10 +34,15 @@ class CallRefused(Exception):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the user said, block by block."""
+    """What the user said, block by block.
+
+    `meta` is the object that the client attached to the prompt, without what is ours in it: an
+    agent that asks others passes it on, as trace context goes that way.
+    """
 
     blocks: Sequence[ContentBlock]
     text: str
+    meta: msgspec.Raw | None = None
 
 
 @dataclass(frozen=True)

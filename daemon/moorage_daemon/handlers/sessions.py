@@ -16,6 +16,7 @@ from moorage_daemon.handlers.config import SetUp, check_parent, patched as set_u
 from moorage_daemon.handlers.options import config_options, session_modes
 from moorage_daemon.handlers.overrides import patched
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, Peer
+from moorage_daemon.handlers.servers import named_servers
 from moorage_daemon.handlers.snapshot import info_updates, snapshot_updates
 from moorage_daemon.identity import Identity, Verb, is_id
 from moorage_daemon.log.render import iso
@@ -73,6 +74,7 @@ def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
     agent = wish.agent or desk.default_agent
     if agent not in desk.agents:
         raise InvalidParams("Invalid params: agent is not configured")
+    servers = named_servers(params.mcp_servers)
     identity = peer.identity
     session = desk.sessions.create(
         NewSession(
@@ -86,6 +88,7 @@ def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
             **vars(_set_up(desk, identity.principal.name, wish)),
         )
     )
+    session.offer(servers)
     peer.attach_new(session)
     result = NewResult(
         session_id=session.id,
@@ -123,11 +126,10 @@ def _check_directory(params: CwdParams) -> None:
 
 def load(desk: Desk, peer: Peer, params: ReplayParams) -> Answer:
     """Replay all of a session, then answer, then go on live (Agent Client Protocol)."""
-    _check_directory(params)
     wish = params.meta.moorage if isinstance(params.meta.moorage, ReplayMeta) else ReplayMeta()
     if wish.after_seq < 0:
         raise InvalidParams("Invalid params: _meta.moorage.afterSeq")
-    session = _find(desk, peer, params.session_id, Verb.ACT)
+    session = _found(desk, peer, params)
     head = session.log.seq
     peer.attach(session, wish.after_seq, Access.CONTROLLER)
     result, then = _loaded(desk, peer, session), snapshot_updates(desk, session)
@@ -136,11 +138,18 @@ def load(desk: Desk, peer: Peer, params: ReplayParams) -> Answer:
 
 def resume(desk: Desk, peer: Peer, params: LoadParams) -> Answer:
     """Attach to a session without its history."""
-    _check_directory(params)
-    session = _find(desk, peer, params.session_id, Verb.ACT)
+    session = _found(desk, peer, params)
     peer.attach(session, None, Access.CONTROLLER)
     then = (*snapshot_updates(desk, session), *info_updates(session))
     return Now(_loaded(desk, peer, session), then)
+
+
+def _found(desk: Desk, peer: Peer, params: LoadParams) -> Session:
+    _check_directory(params)
+    servers = named_servers(params.mcp_servers)
+    session = _find(desk, peer, params.session_id, Verb.ACT)
+    session.offer(servers)
+    return session
 
 
 def _loaded(desk: Desk, peer: Peer, session: Session) -> LoadResult:

@@ -34,7 +34,6 @@ from moorage_protocol.moorage import (
     KillParams,
     LiveParams,
     NewParams,
-    PromptParams,
     ReplayParams,
     RespondParams,
     TurnsParams,
@@ -63,7 +62,7 @@ METHODS: dict[str, Method[Any]] = {
     "session/set_title": Method(SetTitleParams, filing.set_title),
     "session/archive": Method(SessionParams, filing.archive),
     "session/unarchive": Method(SessionParams, filing.unarchive),
-    "session/prompt": Method(PromptParams, turns.prompt),
+    "session/prompt": Method(turns.PromptRequest, turns.prompt),
     "session/cancel": Method(CancelParams, turns.cancel),
     "session/set_mode": Method(SetModeParams, overrides.set_mode),
     "session/set_config_option": Method(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from moorage_daemon.agents.port import Prompt
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, OnVerdict, Peer
@@ -20,17 +20,18 @@ from moorage_protocol.acp import (
     Image,
     Meta,
     SessionParams,
+    Shape,
     StopReason,
     Usage,
 )
 from moorage_protocol.errors import InvalidParams, RpcError, StorageError, TurnFailed
+from moorage_protocol.jsonrpc import encode
 from moorage_protocol.moorage import (
     Access,
     CancelMeta,
     CancelParams,
     Outcome,
     PromptMeta,
-    PromptParams,
     PromptResult,
     PromptVerdict,
     TokenUsage,
@@ -42,6 +43,7 @@ from moorage_protocol.moorage import (
 )
 
 
+MAX_META = 16 * 2**10  # bytes of what others attach to a prompt
 MAX_PROMPT_ID = 128  # characters; a UUID has 36
 MAX_TURN_SECONDS = 7 * 86400.0  # a longer limit is a mistake of unit
 PAGE_LIMIT = 1000  # turns in one answer
@@ -52,18 +54,28 @@ class _Block(msgspec.Struct, frozen=True):
     block: ContentBlock
 
 
-def prompt(desk: Desk, peer: Peer, params: PromptParams) -> Answer:
+class PromptRequest(SessionParams, frozen=True):
+    """A prompt with `_meta` as it came: not all that is in there is ours."""
+
+    prompt: list[msgspec.Raw]
+    meta: msgspec.Raw | UnsetType = msgspec.field(name="_meta", default=UNSET)
+
+
+class _Wish(Shape, frozen=True):
+    meta: Meta[PromptMeta] = msgspec.field(name="_meta", default=Meta[PromptMeta]())
+
+
+def prompt(desk: Desk, peer: Peer, params: PromptRequest) -> Answer:
     """Admit a prompt in the order it came; answered behind the verdict of its turn.
 
     Sent again, it brings a client that does not follow the session all of its turn once more.
     """
     session = _find(desk, peer, params)
-    wish = params.meta.moorage if isinstance(params.meta.moorage, PromptMeta) else PromptMeta()
-    _check_wish(wish)
+    wish = _wish(params.meta)
     found = session.admit(
         Admission(
             content=params.prompt,
-            prompt=read_prompt(params.prompt),
+            prompt=read_prompt(params.prompt, foreign_meta(params.meta)),
             by=peer.identity.tui,
             origin=peer.identity.origin,
             client=peer.lends_to(session.id),
@@ -84,6 +96,27 @@ def _find(desk: Desk, peer: Peer, params: SessionParams) -> Session:
     return desk.sessions.find(params.session_id, peer.identity.principal, Verb.ACT, access)
 
 
+def _wish(meta: msgspec.Raw | UnsetType) -> PromptMeta:
+    """What is ours in `_meta`; raises `InvalidParams`."""
+    given = b"{}" if meta is UNSET else b'{"_meta":%b}' % bytes(meta)
+    found = lenient.decode(given, _Wish).meta.moorage
+    wish = found if isinstance(found, PromptMeta) else PromptMeta()
+    _check_wish(wish)
+    return wish
+
+
+def foreign_meta(meta: msgspec.Raw | UnsetType) -> msgspec.Raw | None:
+    """What is not ours in `_meta`, to be kept and passed on; None if it is nothing, or too much."""
+    if meta is UNSET or len(bytes(meta)) > MAX_META:
+        return None
+    try:
+        keys = msgspec.json.decode(meta, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        return None
+    keys.pop("moorage", None)
+    return msgspec.Raw(encode(keys)) if keys else None
+
+
 def _check_wish(wish: PromptMeta) -> None:
     if wish.prompt_id is not None and not 1 <= len(wish.prompt_id) <= MAX_PROMPT_ID:
         raise InvalidParams(f"Invalid params: promptId must have 1 to {MAX_PROMPT_ID} characters")
@@ -92,7 +125,7 @@ def _check_wish(wish: PromptMeta) -> None:
         raise InvalidParams("Invalid params: timeoutSeconds must be above 0, at most a week")
 
 
-def read_prompt(content: Sequence[msgspec.Raw]) -> Prompt:
+def read_prompt(content: Sequence[msgspec.Raw], meta: msgspec.Raw | None = None) -> Prompt:
     """What the blocks of a prompt mean; raises `InvalidParams` for blocks not served."""
     blocks = [lenient.decode(b'{"block":%b}' % bytes(raw), _Block).block for raw in content]
     for block in blocks:
@@ -101,7 +134,7 @@ def read_prompt(content: Sequence[msgspec.Raw]) -> Prompt:
     text = "\n".join(text_of(block) for block in blocks).strip()
     if not text:
         raise InvalidParams("Invalid params: prompt is blank")
-    return Prompt(blocks, text)
+    return Prompt(blocks, text, meta)
 
 
 # ---- the answer to a prompt

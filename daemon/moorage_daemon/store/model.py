@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from moorage_protocol.acp import Cost, StopReason
 from moorage_protocol.config import ConfigPatch, SessionConfig
@@ -144,7 +144,7 @@ class PromptBody(Body, frozen=True, kw_only=True):
     """`position` is 0 for a turn that starts at once.
 
     `content` holds the prompt while it waits in the queue; a turn that starts has it in its
-    message entries.
+    message entries. `meta` is what its client attached and is not ours, like trace context.
     """
 
     by: str
@@ -152,6 +152,7 @@ class PromptBody(Body, frozen=True, kw_only=True):
     text: str
     prompt_id: str | None = None
     content: list[Raw] | None = None
+    meta: Raw | UnsetType = msgspec.field(name="_meta", default=UNSET)
 
 
 class BeginBody(Body, frozen=True):

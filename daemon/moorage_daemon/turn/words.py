@@ -4,6 +4,8 @@ Every message fits the smallest message limit among widely used clients, so a lo
 several of them.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from moorage_protocol import lenient
@@ -11,9 +13,14 @@ from moorage_protocol.acp import (
     Audio,
     ContentBlock,
     Image,
+    McpServer,
     Resource,
     ResourceLink,
     Text,
+    ToolCall,
+    ToolCallStatus,
+    ToolContent,
+    ToolKind,
     UserMessageChunk,
 )
 from moorage_protocol.jsonrpc import encode
@@ -51,6 +58,24 @@ def _split(block: msgspec.Raw, message: str) -> list[bytes]:
 
 class _Named(msgspec.Struct, frozen=True):
     uri: str = ""
+
+
+def unused_servers(servers: Sequence[McpServer], agent: str, generation: int) -> ToolCall:
+    """What a user reads who named MCP servers to an agent that calls none."""
+    names = ", ".join(server.name[:MAX_SERVER_NAME] for server in servers[:MAX_SERVER_NAMES])
+    more = " …" if len(servers) > MAX_SERVER_NAMES else ""
+    words = f"The agent {agent} calls no tools of MCP servers; what they offer is not available."
+    return ToolCall(
+        tool_call_id=f"servers-{generation}",
+        title=f"MCP servers are not connected: {names}{more}",
+        kind=ToolKind.OTHER,
+        status=ToolCallStatus.FAILED,
+        content=[ToolContent(content=Text(text=words))],
+    )
+
+
+MAX_SERVER_NAMES = 10
+MAX_SERVER_NAME = 100  # characters
 
 
 def text_of(block: ContentBlock) -> str:
