@@ -73,9 +73,11 @@ LAYERS = (
     ("turn",),
     ("agents",),
     ("providers", "tools"),
+    ("ledger",),
     ("log",),
     ("settings_report", "store"),
     ("settings", "statedir", "identity", "processes"),
+    ("grant_settings",),
     ("grants", "provider_settings"),
 )
 RANK = {module: rank for rank, row in enumerate(LAYERS) for module in row}

@@ -30,19 +30,22 @@ from moorage_daemon.agents.port import Agent
 from moorage_daemon.agents.scripted import ScriptedAgent
 from moorage_daemon.connection.connection import Connection, stranger
 from moorage_daemon.connection.transport import Transport
+from moorage_daemon.grants.accounts import Accounts
+from moorage_daemon.grants.moments import MachineClock, Moment
 from moorage_daemon.handlers.options import Offered
 from moorage_daemon.handlers.port import About, Desk
 from moorage_daemon.identity import LOCAL, Identity, Principal, TuiKeys
+from moorage_daemon.ledger.ledger import DAY, Ledger
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.log.recovery import recover
 from moorage_daemon.provider_settings import BadProvider
 from moorage_daemon.session import Rules, Surroundings
-from moorage_daemon.sessions import DRAIN_SLACK, open_sessions
+from moorage_daemon.sessions import DRAIN_SLACK, Sessions, open_sessions
 from moorage_daemon.settings import ClosePolicy, Settings
 from moorage_daemon.statedir import StateDir
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.opening import BadStore, Choice, find_store
-from moorage_daemon.store.port import Store
+from moorage_daemon.store.port import Store, Stored
 from moorage_daemon.transfer.imports import Imports
 from moorage_daemon.transports.gate import Gate, token_check
 from moorage_daemon.transports.room import open_room
@@ -181,6 +184,7 @@ async def open_core(
     *,
     abandon: Callable[[], None] = lambda: None,
     now: Callable[[], float] = time.time,
+    moments: Callable[[], Moment] | None = None,
 ) -> AsyncGenerator[App]:
     """The daemon as it is on any store, without files, sockets and processes of its own.
 
@@ -192,6 +196,9 @@ async def open_core(
         store = await stack.enter_async_context(opening)
         stored = await recover(store, now)
         committer = await stack.enter_async_context(_committing(store, settings, now))
+        ledger = await stack.enter_async_context(
+            _open_ledger(settings, committer, stored, moments or MachineClock())
+        )
         turns = await stack.enter_async_context(_turns_nursery())
         around = Surroundings(
             rules=_rules(settings),
@@ -200,10 +207,11 @@ async def open_core(
             store=store,
             agent_named=partial(agent_named, agents),
         )
-        sessions = await stack.enter_async_context(open_sessions(around, committer, stored))
+        sessions = await stack.enter_async_context(_open_sessions(around, committer, stored))
         desk = Desk(
             about=_about(),
             sessions=sessions,
+            ledger=ledger,
             tuis=TuiKeys(key),
             agents=agents,
             default_agent=settings.default_agent,
@@ -214,6 +222,31 @@ async def open_core(
         app = App(desk)
         desk.connected = app.identities
         yield app
+
+
+def _open_sessions(
+    around: Surroundings, committer: Committer, stored: list[Stored]
+) -> AbstractAsyncContextManager[Sessions]:
+    """The sessions of a store, in which grants are kept as well."""
+    found = [each for each in stored if each.head.record is None]
+    return open_sessions(around, committer, found)
+
+
+@asynccontextmanager
+async def _open_ledger(
+    settings: Settings,
+    committer: Committer,
+    stored: list[Stored],
+    clock: Callable[[], Moment],
+) -> AsyncGenerator[Ledger]:
+    """The grants of a store, looked after until the sessions that stand on them have ended."""
+    limits = settings.grants
+    ledger = Ledger(Accounts(limits.max_per_agent), committer, clock, limits.retention_days * DAY)
+    ledger.take_up(stored)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ledger.look_after)
+        yield ledger
+        nursery.cancel_scope.cancel()
 
 
 def _rules(settings: Settings) -> Rules:

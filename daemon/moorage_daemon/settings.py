@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 
 from platformdirs import user_config_path
 
+from moorage_daemon.grant_settings import BadGrants, GrantSettings, read_grants
 from moorage_daemon.provider_settings import BadProvider, ProviderSettings, read_providers
 from moorage_protocol.rendezvous import STATE_DIR_VARIABLE, default_state_dir
 
@@ -112,6 +113,7 @@ class Settings:
     close_policy: ClosePolicy = ClosePolicy.DETACH
     providers: Mapping[str, ProviderSettings] = field(default_factory=_no_providers)
     default_provider: str | None = None
+    grants: GrantSettings = field(default_factory=GrantSettings)
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ def _value(source: str, key: str, value: object) -> object:
         raise SettingsError(source, f"unknown key {key[:64]!r}, there are: {known}")
     try:
         return rule.read(value)
-    except BadProvider as error:
+    except (BadProvider, BadGrants) as error:
         raise SettingsError(source, str(error)) from error
     except ValueError as error:
         raise SettingsError(source, f"{key} must be {rule.allowed}") from error
@@ -339,4 +341,5 @@ _RULES = {
     "close_policy": _Rule('"detach" or "close"', ClosePolicy),
     "default_provider": _Rule("the name of a configured provider", _text(_PROVIDER)),
     "providers": _Rule("tables: [providers.NAME]", _providers),
+    "grants": _Rule("a table: [grants]", read_grants),
 }

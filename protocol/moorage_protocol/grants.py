@@ -6,7 +6,7 @@ A field that is not known here is refused, never ignored: who misspells a limit 
 from enum import StrEnum
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, Raw, UnsetType, field
 
 from moorage_protocol.acp import Shape
 
@@ -98,3 +98,142 @@ class Confirmation(Shape, frozen=True, forbid_unknown_fields=True):
     def limit(self) -> float | None:
         """Seconds after which something happens by itself, None for never."""
         return None if self.on_timeout is OnTimeout.WAIT else self.timeout_seconds
+
+
+# ---- the methods: a grant made, used and ended by whoever it was made for
+
+
+class GrantWish(Shape, frozen=True, forbid_unknown_fields=True):
+    """A grant as somebody wishes it. `tools` has to be said: null is any, an empty list none.
+
+    Where `agent` is absent it is the session's. `parent` is the grant to carve it out of.
+    """
+
+    tools: tuple[str, ...] | None
+    agent: str | None = None
+    intent: str = ""
+    credentials: tuple[str, ...] = ()
+    budget: Budget = Budget()
+    rate: RateLimit | None = None
+    time_limit_seconds: float = 3600.0
+    ceiling: Sensitivity = Sensitivity.INTERNAL
+    depth: int = 4
+    parent: str | None = None
+
+
+class CreateParams(GrantWish, frozen=True, forbid_unknown_fields=True):
+    """`session_id` is the session that the grant is for: it ends with that one."""
+
+    session_id: str | None = None
+    meta: Raw | UnsetType = field(name="_meta", default=UNSET)
+
+
+class GrantParams(Shape, frozen=True):
+    grant_id: str
+
+
+class UseParams(GrantParams, frozen=True):
+    """`tool` is a tool's name, or `Tool(what it is about)`."""
+
+    agent: str
+    tool: str
+
+
+class UseBatchParams(GrantParams, frozen=True):
+    agent: str
+    tools: list[str]
+
+
+class RaiseParams(GrantParams, frozen=True, forbid_unknown_fields=True):
+    budget: Budget = Budget()
+    time_limit_seconds: float | None = None
+    meta: Raw | UnsetType = field(name="_meta", default=UNSET)
+
+
+class AgentParams(Shape, frozen=True):
+    agent: str
+
+
+class GrantListParams(Shape, frozen=True):
+    agent: str | None = None
+    cursor: str | None = None
+
+
+class Remaining(Shape, frozen=True):
+    """What is left; an axis that is absent has no limit."""
+
+    seconds: float
+    calls: int | None = None
+    tokens: int | None = None
+    micros: int | None = None
+
+
+class GrantStatus(Shape, frozen=True, omit_defaults=False):
+    """How a grant stands. `warnings` are the axes, and "seconds", of which a fifth is left."""
+
+    grant_id: str
+    revision: int
+    state: GrantState
+    remaining: Remaining
+    warnings: list[str]
+
+
+class Used(Shape, frozen=True, omit_defaults=False):
+    """What was used by the agent itself, and how often it was refused."""
+
+    calls: int
+    tokens: int
+    micros: int
+    seconds: float
+    refused: int
+
+
+class GrantDetail(GrantStatus, frozen=True, kw_only=True, omit_defaults=False):
+    """All there is to say of a grant to whom it belongs.
+
+    `given` is what grants below it hold or have used; `chain` are the grants above, the first one
+    first. Times are seconds since 1970.
+    """
+
+    agent: str
+    intent: str
+    tools: tuple[str, ...] | None
+    credentials: tuple[str, ...]
+    budget: Budget
+    rate: RateLimit | None
+    time_limit_seconds: float
+    ceiling: Sensitivity
+    depth: int
+    chain: list[str]
+    session_id: str | None
+    used: Used
+    given: Budget
+    created_at: float
+    ended_at: float | None
+    cause: str | None
+
+
+class GrantSummary(Shape, frozen=True, omit_defaults=False):
+    """How a grant was used: `utilisation` is the part of its calls, null without a limit."""
+
+    calls: int
+    utilisation: float | None
+    seconds: float
+    refused: int
+
+
+class CloseResult(Shape, frozen=True, omit_defaults=False):
+    summary: GrantSummary
+
+
+class CloseForAgentResult(Shape, frozen=True, omit_defaults=False):
+    closed: int
+
+
+class GrantListResult(Shape, frozen=True, omit_defaults=False):
+    grants: list[GrantDetail]
+    next_cursor: str | UnsetType | None = UNSET
+
+
+class GcResult(Shape, frozen=True, omit_defaults=False):
+    removed: int

@@ -11,6 +11,7 @@ import trio.testing
 
 from moorage_daemon.agents.port import Agent
 from moorage_daemon.app import OWNER, App, open_core
+from moorage_daemon.grants.moments import Moment
 from moorage_daemon.identity import Principal
 from moorage_daemon.provider_settings import ProviderKind, ProviderSettings
 from moorage_daemon.session import Session
@@ -114,6 +115,11 @@ def now() -> float:
     return EPOCH + trio.current_time()
 
 
+def moment() -> Moment:
+    """The same for what is measured, in a machine that is never started anew."""
+    return Moment("simulated", round(trio.current_time() * 1000), now())
+
+
 def some_settings(**changes: Any) -> Settings:
     defaults: Json = {
         "default_agent": "puppet",
@@ -155,6 +161,7 @@ async def open_daemon(
         {agent.name: agent for agent in (puppet, *agents)},
         abandon=abandon,
         now=now,
+        moments=moment,
     )
     async with core as app:
         if sessions is not Sessions:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import pytest
 from platformdirs import user_config_path
 
+from moorage_daemon.grant_settings import GrantSettings
 from moorage_daemon.provider_settings import ProviderKind, ProviderSettings
 from moorage_daemon.settings import (
     ClosePolicy,
@@ -86,6 +88,10 @@ def test_every_key_of_the_file_arrives(home: Path) -> None:
         first_token_seconds = 2
         silence_seconds = 3.5
         retry_seconds = 0
+
+        [grants]
+        max_per_agent = 3
+        retention_days = 0.5
     """
     expected = Settings(
         state_dir=home / ".local/state/moorage",
@@ -100,6 +106,7 @@ def test_every_key_of_the_file_arrives(home: Path) -> None:
         permission_timeout_seconds=600,
         close_policy=ClosePolicy.CLOSE,
         default_provider="two",
+        grants=GrantSettings(max_per_agent=3, retention_days=0.5),
         providers={
             "one": ProviderSettings(ProviderKind.OPENAI, "https://api.example.org/v1", "m"),
             "two": ProviderSettings(
@@ -301,6 +308,24 @@ def test_unknown_key_is_named_beside_the_known_ones(home: Path, key: str) -> Non
 def test_unknown_table_is_an_unknown_key(home: Path) -> None:
     with pytest.raises(SettingsError, match="unknown key 'agents'"):
         load(home, "[agents.one]\nname = 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("grants = 5", "grants must be a table"),
+        ("[grants]\nmax_per_agent = -1", "grants.max_per_agent must be a whole number"),
+        ("[grants]\nmax_per_agent = true", "grants.max_per_agent must be"),
+        ("[grants]\nretention_days = nan", "grants.retention_days must be days"),
+        ("[grants]\nretention_days = '1'", "grants.retention_days must be days"),
+        ("[grants]\nmax = 1", "unknown key 'max', there are: max_per_agent"),
+    ],
+)
+def test_grants_are_described_as_they_have_to_be(home: Path, text: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(problem)) as caught:
+        load(home, text)
+
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

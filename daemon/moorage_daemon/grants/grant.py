@@ -23,6 +23,7 @@ AXES = ("calls", "tokens", "micros")
 
 MAX_INTENT = 512  # characters
 MAX_TOOLS = 256  # rules
+MAX_TOOLS_TEXT = 16 * 2**10  # characters of all of them: a grant is kept in memory
 MAX_CREDENTIALS = 64
 MAX_DEPTH = 10  # of delegation; every level is looked at in each decision
 USUAL_DEPTH = 4
@@ -151,6 +152,8 @@ def _problems(
         yield f"credentials must be at most {MAX_CREDENTIALS} names"
     if tools is not None and len(tools) > MAX_TOOLS:
         yield f"tools must be at most {MAX_TOOLS} rules"
+    if sum(map(len, tools or ())) > MAX_TOOLS_TEXT:
+        yield f"tools must have at most {MAX_TOOLS_TEXT} characters"
     for tool in tools or ():
         try:
             read_rule(tool)

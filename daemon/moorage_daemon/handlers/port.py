@@ -10,6 +10,7 @@ from moorage_daemon.agents.absent import agent_named
 from moorage_daemon.agents.port import Agent
 from moorage_daemon.handlers.options import Offered
 from moorage_daemon.identity import Identity, TuiKeys
+from moorage_daemon.ledger.ledger import Ledger
 from moorage_daemon.log.log import Log
 from moorage_daemon.session import Session
 from moorage_daemon.sessions import Sessions
@@ -83,6 +84,7 @@ class Desk:
 
     about: About
     sessions: Sessions
+    ledger: Ledger
     tuis: TuiKeys
     agents: dict[str, Agent]
     default_agent: str

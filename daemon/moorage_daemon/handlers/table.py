@@ -5,6 +5,7 @@ from typing import Any
 from moorage_daemon.handlers import (
     config,
     filing,
+    grants,
     logs,
     overrides,
     permissions,
@@ -25,6 +26,15 @@ from moorage_protocol.acp import (
     SetTitleParams,
 )
 from moorage_protocol.config import ConfigSetParams
+from moorage_protocol.grants import (
+    AgentParams,
+    CreateParams,
+    GrantListParams,
+    GrantParams,
+    RaiseParams,
+    UseBatchParams,
+    UseParams,
+)
 from moorage_protocol.moorage import (
     AttachParams,
     CancelParams,
@@ -88,6 +98,15 @@ METHODS: dict[str, Method[Any]] = {
     "_moorage/session/withdraw": Method(WithdrawParams, turns.withdraw, is_ours=True),
     "_moorage/session/live": Method(LiveParams, sessions.live, is_ours=True),
     "_moorage/permission/respond": Method(RespondParams, permissions.respond, is_ours=True),
+    "_moorage/grant/create": Method(CreateParams, grants.create, is_ours=True),
+    "_moorage/grant/use": Method(UseParams, grants.use, is_ours=True),
+    "_moorage/grant/useBatch": Method(UseBatchParams, grants.use_batch, is_ours=True),
+    "_moorage/grant/get": Method(GrantParams, grants.get, is_ours=True),
+    "_moorage/grant/raise": Method(RaiseParams, grants.raise_limits, is_ours=True),
+    "_moorage/grant/close": Method(GrantParams, grants.close, is_ours=True),
+    "_moorage/grant/closeForAgent": Method(AgentParams, grants.close_for_agent, is_ours=True),
+    "_moorage/grant/list": Method(GrantListParams, grants.list_grants, is_ours=True),
+    "_moorage/grant/gc": Method(Empty, grants.gc, is_ours=True),
     "_moorage/status": Method(Empty, starting.status, is_ours=True),
     "_moorage/tui/list": Method(Empty, starting.tui_list, is_ours=True),
 }

@@ -29,7 +29,7 @@ TAIL = 256 * 2**10  # bytes of told entries kept for readers that are a little b
 
 OnDurable = Callable[[StorageError | None], None]
 
-CONTROL_KINDS = frozenset({Kind.VERDICT, Kind.STATE, Kind.ANSWER, Kind.RESULT})
+CONTROL_KINDS = frozenset({Kind.VERDICT, Kind.STATE, Kind.ANSWER, Kind.RESULT, Kind.END})
 
 
 class Urgency(IntEnum):

@@ -11,8 +11,11 @@ from typing import TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from moorage_daemon.grants.account import Ended
+from moorage_daemon.grants.grant import Grant, Spend
 from moorage_protocol.acp import Cost, StopReason
 from moorage_protocol.config import ConfigPatch, SessionConfig
+from moorage_protocol.grants import GrantState
 from moorage_protocol.moorage import NO_TOKENS, Mode, Overrides, Posture, TokenUsage, Verdict
 
 
@@ -51,13 +54,25 @@ class Totals(Struct, frozen=True, omit_defaults=True):
     window: int | None = None
 
 
+class GrantRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a grant stands; `parent` is what it was carved out of, `session` the one it is for."""
+
+    grant: Grant
+    spend: Spend
+    parent: str | None = None
+    revision: int = 1
+    ended: Ended | None = None
+    session: str | None = None
+
+
 class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What has to be known of a session without its log: to list it, to authorise, to resume.
 
     Times are seconds since 1970. `open_turns` are the generations that were admitted and have no
     verdict yet: after a crash they are what recovery has to end. `environment` is what its creator
-    lent to its tools. `parent` is the session that this one was started for. One that is not
-    `complete` is still being written out of a file: nobody sees it, and a restart removes it.
+    lent to its tools. `parent` is the session that this one was started for, `grant` the grant it
+    stands on. One that is not `complete` is still being written out of a file: nobody sees it, and
+    a restart removes it. With a `record` it is no session but a grant, which is kept the same way.
     """
 
     id: str
@@ -82,6 +97,8 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     totals: Totals = Totals()
     environment: dict[str, str] | None = None
     complete: bool = True
+    grant: str | None = None
+    record: GrantRecord | None = None
     schema: int = SCHEMA
 
 
@@ -106,6 +123,9 @@ class Kind(StrEnum):
     REPORT = "report"  # what was verified
     ARCHIVE = "archive"
     IMPORTED = "imported"  # all before it came out of a file
+    GRANT = "grant"  # a grant was made, or raised
+    CHARGE = "charge"  # some of it was used, or given back
+    END = "end"  # it has ended
     VERDICT = "verdict"
 
 
@@ -245,6 +265,37 @@ class ImportedBody(Body, frozen=True, kw_only=True):
     session_id: str
     by: str
     notes: tuple[str, ...] = ()
+
+
+class GrantBody(Body, frozen=True):
+    """A revision of a grant; the first one makes it."""
+
+    grant: Grant
+    revision: int
+    by: str
+
+
+class ChargeBody(Body, frozen=True, kw_only=True):
+    """What was used of a grant; negative amounts were given back.
+
+    `session`, `generation` and `tool_call_id` say for what, if that is known here.
+    """
+
+    calls: int = 0
+    tokens: int = 0
+    micros: int = 0
+    tools: tuple[str, ...] = ()
+    session: str | None = None
+    generation: int | None = None
+    tool_call_id: str | None = None
+
+
+class EndBody(Body, frozen=True):
+    """How a grant ended; `cause` is "closed" or what a turn could be stopped for."""
+
+    state: GrantState
+    cause: str
+    by: str
 
 
 class VerdictBody(Verdict, frozen=True, kw_only=True):

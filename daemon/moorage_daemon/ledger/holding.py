@@ -1,0 +1,67 @@
+"""One grant of a running daemon: how it stands, where that is recorded, and who relies on it."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from moorage_daemon.grants.account import Account
+from moorage_daemon.ledger.records import record_of
+from moorage_daemon.log.log import Log
+from moorage_daemon.store.model import Head
+from moorage_protocol.moorage import Cause
+
+
+class Stander(Protocol):
+    """A session that stands on a grant."""
+
+    @property
+    def id(self) -> str:
+        """The session's."""
+        ...
+
+    def lose_ground(self, cause: Cause) -> None:
+        """The grant has ended, or what delegated it has stopped: so have the turns that use it."""
+        ...
+
+
+@dataclass(eq=False)
+class Holding:
+    """A grant. `head` is ahead of what is durable, as the account is.
+
+    `session` is the one it was made for, if it was for one: it ends with that.
+    """
+
+    account: Account
+    head: Head
+    log: Log
+    standers: set[Stander] = field(default_factory=set[Stander])
+
+    @property
+    def id(self) -> str:
+        """The grant's."""
+        return self.account.id
+
+    @property
+    def session(self) -> str | None:
+        """The session it was made for."""
+        return self.head.record.session if self.head.record is not None else None
+
+    def write_head(self) -> None:
+        """Have it recorded how the account stands now."""
+        record = record_of(self.account, self.session)
+        self.head = replace(self.head, updated_at=self.log.writes.now(), record=record)
+        self.log.write_head(self.head)
+
+
+@dataclass(eq=False)
+class Receipt:
+    """Calls that were charged, and with which entry."""
+
+    holding: Holding
+    calls: int
+    seq: int
+
+    async def durable(self) -> None:
+        """Wait until the charge holds; raises `StorageError`, and then it was given back."""
+        await self.holding.log.until(self.seq)

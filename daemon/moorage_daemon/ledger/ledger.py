@@ -1,0 +1,306 @@
+"""All grants of the daemon, live: every change is decided at once and recorded in the same tick.
+
+What was refused is told in the operator's log with everything there is to say, and counted. What
+could not be recorded did not happen: a charge whose commit fails is given back.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import trio
+from msgspec.structs import replace
+
+from moorage_daemon.grants.account import Account
+from moorage_daemon.grants.accounts import Accounts
+from moorage_daemon.grants.calls import Call
+from moorage_daemon.grants.delegation import raised
+from moorage_daemon.grants.grant import Amount, Grant
+from moorage_daemon.grants.guard import refunded
+from moorage_daemon.grants.moments import Moment
+from moorage_daemon.grants.refusals import RefusalKind, Refused
+from moorage_daemon.identity import new_id
+from moorage_daemon.ledger.holding import Holding, Receipt, Stander
+from moorage_daemon.ledger.records import head_of, kept
+from moorage_daemon.log.committer import Committer
+from moorage_daemon.log.log import Log
+from moorage_daemon.store.model import ChargeBody, EndBody, GrantBody, Head, Kind
+from moorage_daemon.store.port import Stored, StoreError
+from moorage_protocol.errors import StorageError
+from moorage_protocol.grants import Budget, GrantState
+from moorage_protocol.moorage import Cause
+
+
+logger = logging.getLogger(__name__)
+
+LOOK = 60.0  # seconds between looks for grants whose time is over
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a charge is for: a tool call of a session's turn, or an answer of its model."""
+
+    session: str
+    generation: int
+    tool_call_id: str | None = None
+
+
+@dataclass(eq=False)
+class Ledger:
+    """Every grant by its id. `retention` is how many seconds ended ones stay readable."""
+
+    accounts: Accounts
+    committer: Committer
+    clock: Callable[[], Moment]
+    retention: float = 30 * DAY
+    holdings: dict[str, Holding] = field(default_factory=dict[str, Holding])
+    _stirred: trio.Event = field(default_factory=trio.Event)
+
+    # ---- finding
+
+    def find(self, grant_id: str) -> Holding:
+        """The grant of that id; raises `Refused`."""
+        self.accounts.find(grant_id)
+        return self.holdings[grant_id]
+
+    def now(self) -> Moment:
+        """The moment that decisions are made at."""
+        return self.clock()
+
+    # ---- beginning
+
+    def take_up(self, stored: Iterable[Stored]) -> None:
+        """Go on where an earlier daemon stopped."""
+        found = [(each, each.head.record) for each in stored]
+        records = [(each, record) for each, record in found if record is not None]
+        now = self.now()
+        cut = self.accounts.restore([kept(each.head, record) for each, record in records], now)
+        for each, _ in records:
+            self._hold(self.accounts.find(each.head.id), each.head, Log(each, self.committer))
+        for account in cut:
+            self._record_end(self.holdings[account.id], "daemon")
+        if records:
+            self._stirred.set()
+
+    def _hold(self, account: Account, head: Head, log: Log) -> Holding:
+        holding = Holding(account, head, log)
+        self.holdings[account.id] = holding
+        return holding
+
+    def open(
+        self,
+        principal: str,
+        owner: str,
+        wish: Grant,
+        *,
+        parent: Holding | None = None,
+        session: str | None = None,
+    ) -> Holding:
+        """A new grant; raises `Refused`. It holds when its first entry is durable."""
+        self._must_be_writable(parent)
+        above = parent.account if parent is not None else None
+        try:
+            account = self.accounts.open(new_id(), principal, wish, self.now(), above)
+        except Refused as refusal:
+            self.tell(refusal)
+            raise
+        head = head_of(account, owner=owner, session=session, at=self.committer.now())
+        holding = self._hold(account, head, Log(Stored(head, 0), self.committer, is_new=True))
+        holding.log.write_head(head)
+        first = self._append(holding, Kind.GRANT, GrantBody(account.grant, 1, owner))
+        holding.log.when_durable(first, lambda error: self._drop(holding, error))
+        self._stirred.set()
+        return holding
+
+    def _must_be_writable(self, holding: Holding | None) -> None:
+        if self.committer.full or (holding is not None and holding.log.failed):
+            raise Refused(RefusalKind.STORAGE, grant=holding.id if holding is not None else None)
+
+    def _drop(self, holding: Holding, error: StorageError | None) -> None:
+        """Nobody was told of it: if it should come to be stored after all, it is closed there."""
+        if error is not None and holding.account.ended is None:
+            self._end(holding, "storage", "daemon")
+
+    def _append(self, holding: Holding, kind: Kind, body: msgspec.Struct) -> int:
+        return holding.log.append(kind, body)
+
+    # ---- use
+
+    def charge(
+        self, holding: Holding, agent: str, calls: Sequence[Call], origin: Origin | None = None
+    ) -> Receipt:
+        """Charge calls, all of them or none; raises `Refused`.
+
+        The entry is written in this tick: what else is, is in the same commit.
+        """
+        self._must_be_writable(holding)
+        try:
+            charge = self.accounts.use(holding.account, agent, calls, self.now())
+        except Refused as refusal:
+            self.tell(refusal)
+            holding.write_head()
+            raise
+        for account, _ in charge.spends:
+            self.holdings[account.id].write_head()
+        if not calls:
+            return Receipt(holding, 0, holding.log.durable)
+        seq = self._charged(holding, Amount(calls=len(calls)), origin, calls)
+        receipt = Receipt(holding, len(calls), seq)
+        holding.log.when_durable(seq, lambda error: self._give_back(receipt, error))
+        return receipt
+
+    def _charged(
+        self,
+        holding: Holding,
+        amount: Amount,
+        origin: Origin | None,
+        calls: Sequence[Call] = (),
+    ) -> int:
+        body = ChargeBody(
+            calls=amount.calls,
+            tokens=amount.tokens,
+            micros=amount.micros,
+            tools=tuple(call.tool for call in calls),
+            session=origin.session if origin is not None else None,
+            generation=origin.generation if origin is not None else None,
+            tool_call_id=origin.tool_call_id if origin is not None else None,
+        )
+        return self._append(holding, Kind.CHARGE, body)
+
+    def _give_back(self, receipt: Receipt, error: StorageError | None) -> None:
+        if error is not None:
+            self.refund(receipt)
+
+    def refund(self, receipt: Receipt, origin: Origin | None = None) -> None:
+        """Give calls back that never started; once."""
+        calls, receipt.calls = receipt.calls, 0
+        if not calls:
+            return
+        holding = receipt.holding
+        holding.account.take(refunded(holding.account.spend, calls))
+        holding.write_head()
+        self._charged(holding, Amount(calls=-calls), origin)
+
+    def spend(self, holding: Holding, tokens: int, micros: int, origin: Origin) -> None:
+        """Note what a model took; that has happened, so nothing of it is refused."""
+        account = holding.account
+        spend = account.spend if account.ended is not None else account.spend.marked(self.now())
+        account.take(replace(spend, tokens=spend.tokens + tokens, micros=spend.micros + micros))
+        holding.write_head()
+        self._charged(holding, Amount(tokens=tokens, micros=micros), origin)
+
+    # ---- changing and ending
+
+    def raise_limits(
+        self, holding: Holding, budget: Budget, time_limit: int | None, by: str
+    ) -> int:
+        """Give more budget or time, as a new revision; gives its entry. Raises `Refused`."""
+        self._must_be_writable(holding)
+        account = holding.account
+        try:
+            account.change(raised(account, budget, time_limit, self.now()))
+        except Refused as refusal:
+            self.tell(refusal)
+            raise
+        holding.write_head()
+        logger.warning("a grant was raised", extra={"grant": account.id, "by": by})
+        return self._append(holding, Kind.GRANT, GrantBody(account.grant, account.revision, by))
+
+    def close(self, holding: Holding, cause: str, by: str) -> int:
+        """End a grant and all below it; gives the entry that says so. Raises `Refused`."""
+        try:
+            ended = self.accounts.close(holding.account, cause, self.now())
+        except Refused as refusal:
+            self.tell(refusal)
+            raise
+        self._ended(ended, by)
+        return holding.log.seq
+
+    def end(self, holding: Holding, cause: str, by: str) -> None:
+        """The same for one that may have ended already: then nothing happens."""
+        if holding.account.state(self.now()) is GrantState.ACTIVE:
+            self._end(holding, cause, by)
+
+    def _end(self, holding: Holding, cause: str, by: str) -> None:
+        self._ended(self.accounts.close(holding.account, cause, self.now()), by)
+
+    def close_for_agent(self, agent: str, by: str) -> list[Holding]:
+        """End all grants of an agent, and all below them; gives those of the agent itself."""
+        ended = self.accounts.close_for_agent(agent, self.now())
+        self._ended(ended, by)
+        logger.warning("an agent was deactivated", extra={"agent": agent, "by": by})
+        return [self.holdings[each.id] for each in ended if each.grant.agent == agent]
+
+    def _ended(self, ended: list[Account], by: str) -> None:
+        for account in ended:
+            holding = self.holdings[account.id]
+            self._record_end(holding, by)
+            cause = _CAUSES.get(account.ended.cause) if account.ended is not None else None
+            if cause is not None:
+                for stander in [*holding.standers]:
+                    stander.lose_ground(cause)
+
+    def _record_end(self, holding: Holding, by: str) -> None:
+        ended = holding.account.ended
+        assert ended is not None
+        holding.write_head()
+        self._append(holding, Kind.END, EndBody(ended.state, ended.cause, by))
+        logger.info(
+            "a grant has ended", extra={"grant": holding.id, "cause": ended.cause, "by": by}
+        )
+
+    def stop_below(self, holding: Holding) -> None:
+        """What a grant was for has stopped: so do the turns of all it was delegated to."""
+        for account in holding.account.below():
+            for stander in [*self.holdings[account.id].standers]:
+                stander.lose_ground(Cause.PARENT_CANCELLED)
+
+    # ---- time
+
+    def expire(self) -> None:
+        """Put down which grants' time is over."""
+        self._ended(self.accounts.expire(self.now()), "daemon")
+
+    async def forget(self) -> int:
+        """Remove the trees that ended long enough ago; gives how many grants those were."""
+        outdated = self.accounts.outdated(self.now(), self.retention)
+        for account in outdated:
+            try:
+                await self.committer.delete(account.id)
+            except StoreError:
+                logger.exception("a grant cannot be removed", extra={"grant": account.id})
+                return outdated.index(account)
+            self.accounts.forget(account)
+            del self.holdings[account.id]
+        return len(outdated)
+
+    async def look_after(self) -> None:
+        """Expire and forget, again and again, from the first grant on."""
+        await self._stirred.wait()
+        while True:
+            self.expire()
+            await self.forget()
+            await trio.sleep(LOOK)
+
+    # ---- telling
+
+    def tell(self, refusal: Refused) -> None:
+        """Let the operator know all there is to know of a refusal."""
+        logger.warning(
+            "a grant does not permit that", extra={"kind": refusal.kind.value, **refusal.detail}
+        )
+
+    def stand(self, holding: Holding, stander: Stander) -> None:
+        """A session relies on the grant from here on."""
+        holding.standers.add(stander)
+
+
+# What becomes of the turns of a session whose grant has ended so; others are refused what they
+# ask for next.
+_CAUSES = {
+    "agent_deactivated": Cause.AGENT_DEACTIVATED,
+    "parent_cancelled": Cause.PARENT_CANCELLED,
+    "session_expired": Cause.SESSION_EXPIRED,
+}
