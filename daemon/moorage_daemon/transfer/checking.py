@@ -111,11 +111,15 @@ def read_head(header: HeaderLine) -> Head:
 
 
 def taken_over(head: Head, notes: list[str]) -> Head:
-    """The head without what only its owner could have said; `notes` gets what was left behind."""
+    """The head without what only its owner could have said; `notes` gets what was left behind.
+
+    The grant stays, so that nothing may do more in a copy than where it came from.
+    """
     changes: dict[str, object] = {
         "environment": None,
         "posture": Posture.ASK,
         "parent": None,
+        "record": None,
         "complete": True,
         "schema": SCHEMA,
         "config": replace(
@@ -134,6 +138,8 @@ def taken_over(head: Head, notes: list[str]) -> Head:
     ):
         if was != is_now:
             notes.append(f"left behind: {name}")
+    if taken.grant is not None:
+        notes.append("it stands on a grant: where that one is not known, none of its tools runs")
     return taken
 
 

@@ -41,7 +41,8 @@ async def short_lived() -> AsyncIterator[Daemon]:
 
 
 async def ask(client: Client, verb: str, **params: Any) -> Json:
-    return await client.call(f"_moorage/grant/{verb}", params, dict[str, Any])
+    found: Json = await client.call(f"_moorage/grant/{verb}", params, dict[str, Any])
+    return found
 
 
 async def create(client: Client, **wish: Any) -> str:
@@ -54,6 +55,9 @@ async def use(client: Client, grant: str, tool: str = "read_file", agent: str = 
     return await ask(client, "use", grantId=grant, agent=agent, tool=tool)
 
 
+Verbs = list[tuple[str, Json]]
+
+
 async def refusal(client: Client, verb: str, **params: Any) -> RpcError:
     with pytest.raises(RpcError) as found:
         await ask(client, verb, **params)
@@ -62,7 +66,8 @@ async def refusal(client: Client, verb: str, **params: Any) -> RpcError:
 
 def raw_error(client: Client) -> Json:
     """The last error, as it came over the wire."""
-    return [m["error"] for m in client.messages if "error" in m][-1]
+    errors: list[Json] = [m["error"] for m in client.messages if "error" in m]
+    return errors[-1]
 
 
 # ---- making and using
@@ -312,7 +317,7 @@ async def test_te07_charge_that_was_not_written_was_not_made(daemon: Daemon) -> 
     client = await daemon.connect()
     grant = await create(client)
     reply = client.start(
-        "_moorage/grant/use", {"grantId": grant, "agent": "reader", "tool": "read_file"}, dict
+        "_moorage/grant/use", {"grantId": grant, "agent": "reader", "tool": "read_file"}, Json
     )
     daemon.store.fill()  # before the daemon has read it
 
@@ -332,12 +337,13 @@ async def test_grant_of_another_principal_does_not_exist(daemon: Daemon, client:
     grant = await create(client)
     other = await daemon.connect(SOMEBODY)
 
-    for verb, params in [
+    verbs: Verbs = [
         ("get", {}),
         ("close", {}),
         ("use", {"agent": "reader", "tool": "read_file"}),
         ("useBatch", {"agent": "reader", "tools": []}),
-    ]:
+    ]
+    for verb, params in verbs:
         foreign = await refusal(other, verb, grantId=grant, **params)
         told = raw_error(other)
         await refusal(other, verb, grantId="b" * 26, **params)
@@ -362,11 +368,12 @@ async def test_verbs_of_operators_are_theirs_alone(daemon: Daemon) -> None:
     other = await daemon.connect(SOMEBODY)
     grant = await create(other)
 
-    for verb, params in [
+    verbs: Verbs = [
         ("raise", {"grantId": grant, "budget": {"calls": 9}}),
         ("closeForAgent", {"agent": "reader"}),
         ("gc", {}),
-    ]:
+    ]
+    for verb, params in verbs:
         assert isinstance(await refusal(other, verb, **params), NotPermitted)
 
 
@@ -375,11 +382,12 @@ async def test_observer_looks_and_does_nothing(daemon: Daemon, client: Client) -
     watcher = await daemon.connect(WATCHER)
 
     assert (await ask(watcher, "get", grantId=grant))["state"] == "active"
-    for verb, params in [
+    verbs: Verbs = [
         ("create", {"agent": "x", "tools": []}),
         ("use", {"grantId": grant, "agent": "reader", "tool": "read_file"}),
         ("close", {"grantId": grant}),
-    ]:
+    ]
+    for verb, params in verbs:
         assert isinstance(await refusal(watcher, verb, **params), NotPermitted)
 
 
@@ -401,8 +409,7 @@ async def test_of_twenty_who_create_at_once_as_many_get_one_as_the_cap_says(
 ) -> None:
     client = await short_lived.connect()
     replies = [
-        client.start("_moorage/grant/create", {"agent": "x", "tools": []}, dict[str, Any])
-        for _ in range(20)
+        client.start("_moorage/grant/create", {"agent": "x", "tools": []}, Json) for _ in range(20)
     ]
 
     outcomes: list[bool] = []
