@@ -128,6 +128,10 @@ class ConfigPatch(Shape, frozen=True):
     security: Raw | UnsetType = UNSET
 
 
+class ConfigWish(ConfigPatch, frozen=True, forbid_unknown_fields=True):
+    """A change as a client asks for it: a field that is misspelt is refused and not ignored."""
+
+
 class ConfigShown(SessionConfig, frozen=True, kw_only=True, omit_defaults=False):
     """A whole configuration.
 
@@ -143,7 +147,7 @@ class ConfigShown(SessionConfig, frozen=True, kw_only=True, omit_defaults=False)
 
 
 class ConfigSetParams(SessionParams, frozen=True):
-    config: ConfigPatch
+    config: ConfigWish
 
 
 class ConfigResult(Shape, frozen=True):

@@ -25,7 +25,7 @@ from moorage_protocol.acp import (
     StopReason,
     Usage,
 )
-from moorage_protocol.config import ConfigPatch, Labels
+from moorage_protocol.config import ConfigWish, Labels
 
 
 class Mode(StrEnum):
@@ -234,7 +234,7 @@ class NewMeta(Shape, frozen=True):
     overrides: OverridesPatch = OverridesPatch()
     keep_siblings: bool = False
     labels: Labels = {}
-    config: ConfigPatch = ConfigPatch()
+    config: ConfigWish = ConfigWish()
     environment: ToolEnvironment | None = None
 
 

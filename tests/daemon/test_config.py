@@ -142,6 +142,8 @@ async def test_what_is_shown_has_a_shape_for_clients(client: Client) -> None:
         ({"labels": {"x": 1}}, "config.labels"),
         ({"security": "s" * 32769}, "config takes more than 32768 bytes"),
         ({"parent": "nobody"}, "config.parent"),
+        ({"systemprompt": "x"}, "systemprompt"),
+        ({"apiKey": "x"}, "apiKey"),
     ],
 )
 async def test_a_bad_value_is_named_and_nothing_is_changed(

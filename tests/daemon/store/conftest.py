@@ -10,6 +10,7 @@ from moorage_daemon.store.files.store import open_files
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.port import Store
 from moorage_daemon.store.sqlite import open_sqlite
+from tests.daemon.store.backends import BACKENDS, DURABLE, Backend
 from tests.daemon.store.faulty import FaultyStore
 
 
@@ -27,3 +28,15 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield FaultyStore(MemoryStore())
     else:
         yield MemoryStore()
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    """Each backend as a daemon opens it."""
+    return Backend(request.param, tmp_path)
+
+
+@pytest.fixture(params=DURABLE)
+def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    """Each backend that outlives a daemon."""
+    return Backend(request.param, tmp_path)
