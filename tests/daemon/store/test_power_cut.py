@@ -12,7 +12,8 @@ from typing import cast
 import apsw
 import pytest
 
-from moorage_daemon.store.database import Connection, claim, open_writable
+from moorage_daemon.store.connection import Connection
+from moorage_daemon.store.database import claim, open_writable
 from moorage_daemon.store.port import Change, StoreError
 from moorage_daemon.store.reading import Reader
 from moorage_daemon.store.sqlite import open_sqlite
@@ -77,12 +78,13 @@ async def record(path: Path, *, careless: bool) -> list[Step]:
 
 def found_after(folder: Path) -> tuple[int, str]:
     """How many entries are there, and what is wrong with the file ("ok" for nothing)."""
-    connection = open_writable(claim(folder / "sessions.db"))
-    try:
-        verdict = str(connection.pragma("integrity_check"))
-        page = Reader(connection).entries("s1", 0, COMMITS + 1, 2**30, None)
-    finally:
-        connection.close()
+    with open_medium(lambda _: None):
+        connection = open_writable(claim(folder / "sessions.db"))
+        try:
+            verdict = str(connection.pragma("integrity_check"))
+            page = Reader(connection).entries("s1", 0, COMMITS + 1, 2**30, None)
+        finally:
+            connection.close()
     assert [entry.seq for entry in page.entries] == list(range(1, len(page.entries) + 1))
     return len(page.entries), verdict
 
