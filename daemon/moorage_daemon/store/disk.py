@@ -27,6 +27,22 @@ def disk_error(path: Path, act: str, error: OSError) -> StoreError:
     return kind(f"{path} cannot be {act}: {why}")
 
 
+def made(path: Path) -> "Disk":
+    """The directory at `path`, made durably if it is missing; its parent must exist."""
+    try:
+        path.mkdir(mode=0o700)
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise disk_error(path, "made", error) from error
+    return Disk(path)
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """An open file of a disk; belongs to the thread that opened it."""

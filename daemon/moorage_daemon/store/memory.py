@@ -4,14 +4,26 @@ Heads are kept encoded, so that nobody holds a part of what is stored; entries a
 through and through. It refuses what any store refuses, but it is never full and never fails.
 """
 
-from collections.abc import Sequence
+import hashlib
+import time
+from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import trio
 
 from moorage_daemon.store.model import Entry, Head
-from moorage_daemon.store.port import Change, Page, Stored
+from moorage_daemon.store.naming import blobs_named
+from moorage_daemon.store.port import (
+    Blob,
+    BlobMismatch,
+    BlobPart,
+    BlobTooLarge,
+    Change,
+    Collected,
+    Page,
+    Stored,
+)
 from moorage_daemon.store.rules import Tip, advance, cut_page
 
 
@@ -34,6 +46,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._sessions: dict[str, _Kept] = {}
+        self._blobs: dict[str, bytes] = {}
+        self._used: dict[str, float] = {}  # when each was put or read last
         self._holds_reserve = True
         self._is_closed = False
 
@@ -86,6 +100,42 @@ class MemoryStore:
         """Remove all of a session; False if there was none."""
         await self._enter()
         return self._sessions.pop(session, None) is not None
+
+    async def put_blob(
+        self, chunks: AsyncIterable[bytes], *, max_bytes: int, sha256: str | None = None
+    ) -> Blob:
+        """Keep bytes once."""
+        await self._enter()
+        data = bytearray()
+        async for chunk in chunks:
+            data += chunk
+            if len(data) > max_bytes:
+                raise BlobTooLarge(f"more than {max_bytes} bytes")
+        name = hashlib.sha256(data).hexdigest()
+        if sha256 not in (None, name):
+            raise BlobMismatch(f"the bytes have the digest {name}, not {sha256}")
+        is_new = name not in self._blobs
+        self._blobs[name] = bytes(data)
+        self._used[name] = time.monotonic()
+        return Blob(name, len(data), is_new)
+
+    async def get_blob(self, sha256: str, offset: int = 0, limit: int = 2**18) -> BlobPart | None:
+        """At most `limit` bytes of a blob; None if there is none."""
+        await self._enter()
+        data = self._blobs.get(sha256)
+        if data is None:
+            return None
+        self._used[sha256] = time.monotonic()
+        return BlobPart(data[offset : offset + limit], len(data))
+
+    async def collect(self, grace: float) -> Collected:
+        """Remove the blobs that no entry names and nobody used for a while."""
+        await self._enter()
+        entries = (entry for kept in self._sessions.values() for entry in kept.entries)
+        named = {digest for entry in entries for digest in blobs_named(entry)}
+        since = time.monotonic() - grace
+        unused = [name for name in self._blobs if name not in named and self._used[name] <= since]
+        return Collected(len(unused), sum(len(self._blobs.pop(name)) for name in unused))
 
     async def tip(self, session: str) -> int | None:
         """The number of the last entry (0 for none), None for an unknown session."""

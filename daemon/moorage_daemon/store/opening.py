@@ -22,7 +22,7 @@ from typing import cast
 
 from moorage_daemon.settings import StoreAddress
 from moorage_daemon.store import database
-from moorage_daemon.store.disk import Disk, disk_error
+from moorage_daemon.store.disk import made
 from moorage_daemon.store.files import store as files
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.port import Store
@@ -87,16 +87,8 @@ async def _open_memory() -> AsyncGenerator[Store]:
 
 @asynccontextmanager
 async def _open_files(path: Path) -> AsyncGenerator[Store]:
-    async with files.open_files(_directory(path)) as store:
+    async with files.open_files(made(path)) as store:
         yield store
-
-
-def _directory(path: Path) -> Disk:
-    try:
-        path.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise disk_error(path, "made", error) from error
-    return Disk(path)
 
 
 def _installed(scheme: str) -> Factory:

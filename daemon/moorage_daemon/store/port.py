@@ -19,10 +19,12 @@ its `reopen` fails. Nothing of that shows in the calls.
     ├── StoreBroken         the medium failed; `reopen`, then compare `tip` before trying again
     ├── StoreConflict       the change does not fit what is stored; names the session
     │   └── StoreCapped     there are as many sessions as the change allows
-    └── StoreUnreadable     a session exists and cannot be read; names the session
+    ├── StoreUnreadable     a session exists and cannot be read; names the session
+    ├── BlobTooLarge        more bytes came than were allowed; nothing was kept
+    └── BlobMismatch        other bytes came than were announced; nothing was kept
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -63,6 +65,14 @@ class StoreUnreadable(StoreError):
         self.problem = problem
 
 
+class BlobTooLarge(StoreError):
+    """A blob is longer than it may be."""
+
+
+class BlobMismatch(StoreError):
+    """A blob has another digest than was said."""
+
+
 class Change(Struct, frozen=True):
     """What a commit does to one session: entries to append, a head to write if it changed.
 
@@ -90,6 +100,28 @@ class Page(Struct, frozen=True):
     entries: list[Entry]
     more: bool = False
     gap: bool = False
+
+
+class Blob(Struct, frozen=True):
+    """Bytes that are kept, by the SHA-256 of all of them; not `is_new`: they were there already."""
+
+    sha256: str
+    size: int
+    is_new: bool
+
+
+class BlobPart(Struct, frozen=True):
+    """A part of a blob, and the size of the whole."""
+
+    data: bytes
+    size: int
+
+
+class Collected(Struct, frozen=True):
+    """What was given back: so many blobs, and their bytes."""
+
+    blobs: int = 0
+    bytes: int = 0
 
 
 class Store(Protocol):
@@ -137,7 +169,31 @@ class Store(Protocol):
         ...
 
     async def delete(self, session: str) -> bool:
-        """Remove all of a session; False if there was none."""
+        """Remove all of a session, also of one that cannot be read; False if there was none.
+
+        Blobs that it alone named go with the next `collect`.
+        """
+        ...
+
+    async def put_blob(
+        self, chunks: AsyncIterable[bytes], *, max_bytes: int, sha256: str | None = None
+    ) -> Blob:
+        """Keep bytes, durably, once; `sha256` is what they must have, if it is known.
+
+        Whoever wants to keep them commits an entry that names them (`naming`) within the grace of
+        `collect`. Nothing is kept when the wait is cancelled or `chunks` raises.
+        """
+        ...
+
+    async def get_blob(self, sha256: str, offset: int = 0, limit: int = 2**18) -> BlobPart | None:
+        """At most `limit` bytes of a blob; None if there is none of that digest."""
+        ...
+
+    async def collect(self, grace: float) -> Collected:
+        """Remove the blobs that no entry names, and that nobody put or read for `grace` seconds.
+
+        While a session cannot be read nobody knows what it names, and no blob is removed.
+        """
         ...
 
     async def tip(self, session: str) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 import apsw
 import msgspec
 
-from moorage_daemon.store.database import Connection, Value, store_error
+from moorage_daemon.store.connection import Connection, Value, store_error
 from moorage_daemon.store.model import Entry, Head
 from moorage_daemon.store.port import Page, Stored, StoreError, StoreUnreadable
 from moorage_daemon.store.rules import cut_page, is_text
@@ -22,6 +22,7 @@ LIST = f"select id, head, {TIP} from session order by id"
 NAMES = "select id from session order by id"  # read from the index alone
 LOAD = f"select id, head, {TIP} from session where id = ?"
 FIRST = "select min(seq) from entry where session = ?"
+NAMED = "select distinct sha256 from naming"
 MARK = "select value from meta where key = 'mark'"
 ENTRIES = "select seq, at, kind, body, generation, origin from entry where session = ? and seq > ?"
 
@@ -106,6 +107,13 @@ class Reader:
         except apsw.Error as error:
             raise self._about(session, error) from error
         return Page(page.entries, page.more, gap=first is not None and first > max(after, 0) + 1)
+
+    def named(self) -> frozenset[str]:
+        """The digests of all blobs that entries name."""
+        try:
+            return frozenset(digest for (digest,) in self._connection.execute(NAMED).fetchall())
+        except apsw.Error as error:
+            raise store_error(error, self._connection) from error
 
     def marked(self) -> object:
         """What `Writer.mark` wrote last."""

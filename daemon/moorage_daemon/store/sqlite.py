@@ -8,20 +8,33 @@ the same way, and a power cut takes acknowledged commits silently.
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
+from moorage_daemon.store.blobs import Blobs
 from moorage_daemon.store.database import claim, lock, open_readable, open_writable
+from moorage_daemon.store.disk import made
 from moorage_daemon.store.handover import GilHandover
-from moorage_daemon.store.port import Change, Page, StoreBroken, Stored, StoreError, StoreFull
+from moorage_daemon.store.port import (
+    Blob,
+    BlobPart,
+    Change,
+    Collected,
+    Page,
+    StoreBroken,
+    Stored,
+    StoreError,
+    StoreFull,
+)
 from moorage_daemon.store.reading import Reader
 from moorage_daemon.store.reserve import Reserve
 from moorage_daemon.store.worker import Worker, open_worker
-from moorage_daemon.store.writing import Writer, entry_rows
+from moorage_daemon.store.writing import Writer, blob_names, entry_rows
 
 
 T = TypeVar("T")
@@ -39,8 +52,9 @@ class SqliteStore:
 
     name = "sqlite"
 
-    def __init__(self, path: Path, writing: Worker, reading: Worker) -> None:
+    def __init__(self, path: Path, writing: Worker, reading: Worker, blobs: Blobs) -> None:
         self._path = path
+        self._blobs = blobs
         self._reserve = Reserve(path.with_name(f"{path.name}-reserve"))
         self._writing = writing
         self._reading = reading
@@ -56,8 +70,8 @@ class SqliteStore:
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Write all changes or none; once handed over it is done, also if the wait is cancelled."""
-        rows = entry_rows(changes)
-        await self._write(lambda writer: writer.commit(changes, rows))
+        rows, names = entry_rows(changes), blob_names(changes)
+        await self._write(lambda writer: writer.commit(changes, rows, names))
 
     async def delete(self, session: str) -> bool:
         """Remove all of a session; False if there was none."""
@@ -127,6 +141,29 @@ class SqliteStore:
         if self._reader is None:
             self._reader = Reader(open_readable(self._path))
         return self._reader
+
+    # ---- blobs
+
+    async def put_blob(
+        self, chunks: AsyncIterable[bytes], *, max_bytes: int, sha256: str | None = None
+    ) -> Blob:
+        """Keep bytes, durably, once."""
+        self._check_open()
+        return await self._blobs.put(chunks, max_bytes=max_bytes, sha256=sha256)
+
+    async def get_blob(self, sha256: str, offset: int = 0, limit: int = 2**18) -> BlobPart | None:
+        """At most `limit` bytes of a blob; None if there is none."""
+        self._check_open()
+        return await self._blobs.get(sha256, offset, limit)
+
+    async def collect(self, grace: float) -> Collected:
+        """Remove the blobs that no entry names and nobody used for a while."""
+        self._check_open()
+        unused = await self._blobs.unused(grace)
+        if not unused:
+            return Collected()
+        named = await self._read(lambda reader: reader.named())
+        return await self._blobs.remove(unused - named, grace)
 
     # ---- the file
 
@@ -200,6 +237,7 @@ class SqliteStore:
             return
         self._is_closed = True
         async with self._may_read:
+            await self._blobs.close()
             await self._reading.run(self._close_reader)
             await self._writing.run(self._give_up)
 
@@ -221,9 +259,15 @@ async def open_sqlite(path: Path) -> AsyncGenerator[SqliteStore]:
     Raises `StoreError` if it cannot be opened. Beside the file lie others, whose names
     begin with its own.
     """
-    async with open_worker("store-writing") as writing, open_worker("store-reading") as reading:
-        store = SqliteStore(path, writing, reading)
-        handover = GilHandover(writing, reading)
+    async with (
+        open_worker("store-writing") as writing,
+        open_worker("store-reading") as reading,
+        open_worker("store-blobs") as moving,
+    ):
+        beside = path.with_name(f"{path.name}-blobs")
+        blobs = Blobs(beside, partial(made, beside), moving)
+        store = SqliteStore(path, writing, reading, blobs)
+        handover = GilHandover(writing, reading, moving)
         trio.lowlevel.add_instrument(handover)
         try:
             await store.reopen()

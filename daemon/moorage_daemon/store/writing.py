@@ -13,7 +13,9 @@ import apsw
 import msgspec
 from msgspec import Struct
 
-from moorage_daemon.store.database import Connection, Value, is_write_fault, store_error
+from moorage_daemon.store.connection import Connection, Value, is_write_fault, store_error
+from moorage_daemon.store.migrations import NAMED
+from moorage_daemon.store.naming import blobs_named
 from moorage_daemon.store.port import Change, StoreBroken, StoreError, StoreFull, StoreUnreadable
 from moorage_daemon.store.rules import Tip, advance, is_text
 
@@ -21,6 +23,8 @@ from moorage_daemon.store.rules import Tip, advance, is_text
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_AFTER = 4 * 2**20  # bytes of WAL: few enough to copy between two commits unnoticed
+
+Name = tuple[str, int, str]  # a session, an entry's number, a digest
 
 COLUMNS = 7
 ROWS = 2**9  # the longest statement; a batch is cut into powers of two, each prepared once
@@ -63,14 +67,18 @@ class Writer:
         except apsw.Error:
             logger.exception("the database did not close cleanly: its log stays beside it")
 
-    def commit(self, changes: Sequence[Change], rows: Sequence[Value]) -> None:
-        """Write heads, and `rows` as `entry_rows` made them of the same changes."""
+    def commit(
+        self, changes: Sequence[Change], rows: Sequence[Value], names: Sequence[Name]
+    ) -> None:
+        """Write heads, and what `entry_rows` and `blob_names` made of the same changes."""
         with self._transaction():
             tips = advance(changes, self._tip, self._count)
             for change in changes:
                 self._write_head(change)
             for statement, values in _inserts(rows):
                 self.connection.execute(statement, values)
+            for name in names:
+                self.connection.execute(NAMED, name)
         self._tips |= tips
 
     def delete(self, session: str) -> bool:
@@ -80,6 +88,7 @@ class Writer:
         with self._transaction():
             self._tips.pop(session, None)
             self.connection.execute("delete from entry where session = ?", (session,))
+            self.connection.execute("delete from naming where session = ?", (session,))
             self.connection.execute("delete from session where id = ?", (session,))
         return self.connection.changes() > 0
 
@@ -170,6 +179,16 @@ class Writer:
         if is_write_fault(error) and not isinstance(failure, StoreFull):
             self.fault = failure
         return failure
+
+
+def blob_names(changes: Iterable[Change]) -> list[Name]:
+    """Which entries name which blobs."""
+    return [
+        (change.session, entry.seq, digest)
+        for change in changes
+        for entry in change.entries
+        for digest in blobs_named(entry)
+    ]
 
 
 def entry_rows(changes: Iterable[Change]) -> list[Value]:

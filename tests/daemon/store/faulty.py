@@ -1,11 +1,14 @@
 """A store that fails, waits or is full when a test says so, around one that does not."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 
 import trio
 
 from moorage_daemon.store.port import (
+    Blob,
+    BlobPart,
     Change,
+    Collected,
     Page,
     Store,
     StoreBroken,
@@ -137,6 +140,18 @@ class FaultyStore:
         if self._gate is not None:
             await self._gate.wait()
         return await self.inner.delete(session)
+
+    async def put_blob(
+        self, chunks: AsyncIterable[bytes], *, max_bytes: int, sha256: str | None = None
+    ) -> Blob:
+        self._take_space()
+        return await self.inner.put_blob(chunks, max_bytes=max_bytes, sha256=sha256)
+
+    async def get_blob(self, sha256: str, offset: int = 0, limit: int = 2**18) -> BlobPart | None:
+        return await self.inner.get_blob(sha256, offset, limit)
+
+    async def collect(self, grace: float) -> Collected:
+        return await self.inner.collect(grace)
 
     async def tip(self, session: str) -> int | None:
         return await self.inner.tip(session)

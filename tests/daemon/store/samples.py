@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import msgspec
+import trio
 
 from moorage_daemon.store.model import Entry, Head, Kind
 from moorage_daemon.store.port import Change, Page, Store
@@ -62,6 +63,22 @@ def entries(first: int, last: int, body: bytes = b"{}") -> tuple[Entry, ...]:
 def creation(session: str, count: int = 0) -> Change:
     """A new session with so many entries."""
     return Change(session, entries(1, count), a_head(session), create=True)
+
+
+class in_chunks:  # noqa: N801 - it is used like a generator, and needs no closing
+    """Bytes as they come over a wire."""
+
+    def __init__(self, data: bytes, size: int = 100_000) -> None:
+        self._chunks = [data[start : start + size] for start in range(0, len(data), size)]
+
+    def __aiter__(self) -> "in_chunks":
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if not self._chunks:
+            raise StopAsyncIteration
+        return self._chunks.pop(0)
 
 
 def seqs(page: Page | Iterable[Entry]) -> list[int]:

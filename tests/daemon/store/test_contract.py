@@ -1,12 +1,23 @@
 """What every store promises, checked on all of them."""
 
+import hashlib
+from collections.abc import AsyncGenerator
+
 import msgspec
 import pytest
 import trio
 import trio.testing
 
 from moorage_daemon.store.model import SCHEMA, Entry, Kind, Life
-from moorage_daemon.store.port import Change, Store, StoreCapped, StoreConflict
+from moorage_daemon.store.port import (
+    BlobMismatch,
+    BlobTooLarge,
+    Change,
+    Collected,
+    Store,
+    StoreCapped,
+    StoreConflict,
+)
 from tests.daemon.store.samples import (
     HOSTILE,
     a_head,
@@ -14,6 +25,7 @@ from tests.daemon.store.samples import (
     an_entry,
     creation,
     entries,
+    in_chunks,
     raw,
     seqs,
 )
@@ -431,6 +443,136 @@ async def test_a_deleted_id_starts_anew(store: Store) -> None:
     assert seqs(await store.entries("s1")) == [1]
 
 
+# ---- blobs
+
+
+async def whole(store: Store, digest: str) -> bytes:
+    """All of a blob, part by part."""
+    found = b""
+    while (part := await store.get_blob(digest, len(found), 70_000)) and part.data:
+        found += part.data
+    return found
+
+
+def naming(seq: int, digest: str) -> Entry:
+    return an_entry(seq, raw({"uri": "x", "deep": [{"sha256": digest}]}), kind="of-tomorrow")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**18, 700_001])
+async def test_a_blob_comes_back_by_its_digest(store: Store, size: int) -> None:
+    data = bytes(range(251)) * (size // 251 + 1)
+    data = data[:size]
+    digest = hashlib.sha256(data).hexdigest()
+
+    blob = await store.put_blob(in_chunks(data), max_bytes=size, sha256=digest)
+
+    assert (blob.sha256, blob.size, blob.is_new) == (digest, size, True)
+    assert await whole(store, digest) == data
+    part = await store.get_blob(digest, size // 2, 10)
+    assert part is not None
+    assert (part.data, part.size) == (data[size // 2 :][:10], size)
+
+
+async def test_the_same_bytes_are_kept_once(store: Store) -> None:
+    first = await store.put_blob(in_chunks(b"the same", 3), max_bytes=100)
+    again = await store.put_blob(in_chunks(b"the same", 5), max_bytes=100)
+
+    assert (first.is_new, again.is_new) == (True, False)
+    assert (first.sha256, first.size) == (again.sha256, again.size)
+
+
+async def test_a_blob_that_is_too_large_is_not_kept(store: Store) -> None:
+    data = b"x" * 600_000
+
+    with pytest.raises(BlobTooLarge):
+        await store.put_blob(in_chunks(data), max_bytes=599_999)
+
+    assert await store.get_blob(hashlib.sha256(data).hexdigest()) is None
+
+
+async def test_bytes_with_another_digest_than_was_said_are_not_kept(store: Store) -> None:
+    with pytest.raises(BlobMismatch):
+        await store.put_blob(in_chunks(b"these"), max_bytes=100, sha256="0" * 64)
+
+    assert await store.get_blob(hashlib.sha256(b"these").hexdigest()) is None
+    assert await store.get_blob("0" * 64) is None
+
+
+async def test_a_transfer_that_breaks_off_leaves_nothing(store: Store) -> None:
+    async def breaking() -> AsyncGenerator[bytes]:
+        yield b"x" * 300_000
+        raise ValueError("broken off")
+
+    with pytest.raises(ValueError, match="broken off"):
+        await store.put_blob(breaking(), max_bytes=2**20)
+
+    with trio.CancelScope() as scope:
+
+        async def stalled() -> AsyncGenerator[bytes]:
+            yield b"y" * 300_000
+            scope.cancel()
+            await trio.sleep_forever()
+
+        await store.put_blob(stalled(), max_bytes=2**20)
+    assert scope.cancelled_caught
+    assert await store.collect(0) == Collected()
+
+
+@pytest.mark.parametrize(
+    "digest", ["", "..", "../lock", "a" * 63, "A" * 64, "a" * 65, "store.json"]
+)
+async def test_what_is_no_digest_names_no_blob(store: Store, digest: str) -> None:
+    await store.put_blob(in_chunks(b"some"), max_bytes=10)
+
+    assert await store.get_blob(digest) is None
+
+
+async def test_a_blob_that_an_entry_names_stays_and_the_others_go(store: Store) -> None:
+    kept = (await store.put_blob(in_chunks(b"kept"), max_bytes=10)).sha256
+    shared = (await store.put_blob(in_chunks(b"shared"), max_bytes=10)).sha256
+    unnamed = (await store.put_blob(in_chunks(b"unnamed"), max_bytes=10)).sha256
+    await store.commit([creation("s1"), creation("s2")])
+    await store.commit([Change("s1", (naming(1, kept), naming(2, shared)))])
+    await store.commit([Change("s2", (naming(1, shared),))])
+
+    assert await store.collect(0) == Collected(1, len(b"unnamed"))
+
+    assert await store.get_blob(unnamed) is None
+    assert await whole(store, kept) == b"kept"
+    assert await store.delete("s1")
+    assert await store.collect(0) == Collected(1, len(b"kept"))
+    assert await store.get_blob(kept) is None
+    assert await whole(store, shared) == b"shared"
+    assert await store.delete("s2")
+    assert await store.collect(0) == Collected(1, len(b"shared"))
+    assert await store.collect(0) == Collected()
+
+
+async def test_a_blob_is_not_collected_before_whoever_used_it_can_name_it(store: Store) -> None:
+    await store.put_blob(in_chunks(b"put just now"), max_bytes=20)
+
+    assert await store.collect(3600) == Collected()
+    assert await store.collect(0) == Collected(1, 12)
+
+
+async def test_names_in_bodies_of_any_spelling_keep_a_blob(store: Store) -> None:
+    digests = [(await store.put_blob(in_chunks(b"%d" % n), max_bytes=10)).sha256 for n in range(5)]
+    spellings = [
+        b'{"sha256": "%b"}',
+        b' {"a":{"sha256"\n:\n"%b"}}',
+        b'{"uri":"moorage-upload://sha256/%b"}',
+        b'{"uri":"moorage-upload:\\/\\/sha256\\/%b"}',
+        b'{"sha512":"%b"}',
+    ]
+    bodies = [text % digest.encode() for text, digest in zip(spellings, digests, strict=True)]
+    log = tuple(an_entry(seq, body) for seq, body in enumerate(bodies, 1))
+    await store.commit([Change("s1", log, a_head("s1"), create=True)])
+
+    assert (await store.collect(0)).blobs == 1
+
+    assert [await store.get_blob(digest) is not None for digest in digests] == [True] * 4 + [False]
+
+
 # ---- the store itself
 
 
@@ -490,6 +632,9 @@ async def test_closing_twice_is_once_and_ends_all_use(store: Store) -> None:
         store.delete("s1"),
         store.health(),
         store.reopen(),
+        store.put_blob(in_chunks(b"x"), max_bytes=1),
+        store.get_blob("0" * 64),
+        store.collect(0),
     ):
         with pytest.raises(trio.ClosedResourceError):
             await use

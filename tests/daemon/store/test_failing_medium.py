@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from moorage_daemon.store.database import Connection, store_error
+from moorage_daemon.store.connection import Connection, store_error
 from moorage_daemon.store.port import Change, Store, StoreBroken, StoreError, StoreFull
 from moorage_daemon.store.sqlite import open_sqlite
 from tests.daemon.store.media import Step, io_error, open_medium

@@ -6,11 +6,14 @@ from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
+from typing import cast
 
+import apsw
 import pytest
 import trio
 
-from moorage_daemon.store.database import MIGRATIONS
+from moorage_daemon.store.connection import Connection
+from moorage_daemon.store.migrations import MIGRATIONS, migrate, stored_shape
 from moorage_daemon.store.model import SCHEMA
 from moorage_daemon.store.port import Change, StoreBroken, StoreUnreadable
 from moorage_daemon.store.sqlite import open_sqlite
@@ -144,7 +147,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
 
     reason = await refused(path)
 
-    assert "newer version: its schema is 2, this version knows 1" in reason
+    assert "newer version: its schema is 3, this version knows 2" in reason
     assert path.read_bytes() == content
 
 
@@ -206,6 +209,61 @@ async def test_a_database_of_something_else_is_refused_and_left_alone(path: Path
 async def test_a_missing_directory_and_a_directory_as_file_are_refused(tmp_path: Path) -> None:
     assert "No such file" in await refused(tmp_path / "missing" / "sessions.db")
     assert "Is a directory" in await refused(tmp_path)
+
+
+# ---- older files
+
+
+def of_shape_1(path: Path) -> None:
+    """A file as the first version wrote it, with one session that names two blobs."""
+    head = (
+        b'{"id":"s1","principal":"p","owner":"o","agent":"a","mode":"code","cwd":"/",'
+        b'"created_at":1,"updated_at":2}'
+    )
+    with by_hand(path) as database:
+        database.executescript("""
+            create table meta (key text primary key, value any) strict, without rowid;
+            create table session (id text primary key, head blob not null) strict;
+            create table entry (session text not null, seq integer not null, at real not null,
+                generation integer, kind text not null, origin text, body blob not null,
+                primary key (session, seq)) strict, without rowid;
+            insert into meta values ('schema', 1);
+        """)
+        database.execute("insert into session values ('s1', ?)", (head,))
+        for seq, body in enumerate([b"{}", b'{"sha256":"%b"}' % (b"a" * 64), b"{}"], 1):
+            row = ("s1", seq, 1000.25 + seq, 1, "message", "c1", body)
+            database.execute("insert into entry values (?,?,?,?,?,?,?)", row)
+
+
+async def test_an_older_file_is_brought_up_to_date_and_keeps_everything(path: Path) -> None:
+    of_shape_1(path)
+
+    async with open_sqlite(path) as store:
+        assert [stored.head.id for stored in await store.list()] == ["s1"]
+        assert seqs(await store.entries("s1")) == [1, 2, 3]
+        await store.commit([Change("s1", entries(4, 4))])
+
+    with by_hand(path) as database:
+        assert database.execute("select value from meta where key = 'schema'").fetchone() == (2,)
+        assert database.execute("select * from naming").fetchall() == [("s1", 2, "a" * 64)]
+
+
+def test_a_step_that_fails_leaves_the_file_at_the_step_before(path: Path) -> None:
+    def fails(connection: Connection) -> None:
+        connection.execute("create table half (done text)")
+        raise apsw.FullError("full for the test")
+
+    of_shape_1(path)
+    connection = cast("Connection", apsw.Connection(str(path)))
+
+    with pytest.raises(apsw.FullError):
+        migrate(connection, 1, (*MIGRATIONS, fails))
+
+    assert stored_shape(connection) == 2
+    tables = {name for (name,) in connection.execute("select name from sqlite_schema")}
+    assert "naming" in tables
+    assert "half" not in tables
+    connection.close()
 
 
 # ---- damage

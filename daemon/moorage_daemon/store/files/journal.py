@@ -26,6 +26,7 @@ from moorage_daemon.store.rules import Tip
 logger = logging.getLogger(__name__)
 
 ENDING = ".journal"
+CUT = ".torn"  # what was cut off a journal's end, with the place where it stood
 LONGEST = 120  # bytes of an id that stands in its file's name; a longer one's digest does
 TORN = 2**26  # bytes; a longer rest was never one unfinished write
 
@@ -48,6 +49,11 @@ def session_of(name: str) -> str:
     except (binascii.Error, UnicodeDecodeError):
         return name
     return session if name_of(session) == name else name
+
+
+def is_cut_from(aside: str, name: str) -> bool:
+    """Whether a file holds what was cut off the journal of that name."""
+    return aside.startswith(f"{name}.") and aside.endswith(CUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +153,7 @@ class _Look:
         return last[0]
 
     def _cut(self, at: int, rest: bytes) -> None:
-        aside = f"{self.name.removesuffix(ENDING)}.{at}.torn"
+        aside = f"{self.name}.{at}{CUT}"
         logger.error("a journal ends in the middle of an entry: cut", extra={"kept": aside})
         self.disk.put(aside, rest)
         self.disk.truncate(self.file, at)

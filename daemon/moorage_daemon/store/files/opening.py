@@ -16,9 +16,11 @@ from moorage_daemon.store.disk import Disk
 from moorage_daemon.store.files.commits import Commit, CommitLog, Put
 from moorage_daemon.store.files.frames import Frames, frame, frame_size, last_frame
 from moorage_daemon.store.files.journal import (
+    CUT,
     ENDING,
     SEEN,
     Standing,
+    is_cut_from,
     look,
     name_of,
     session_of,
@@ -40,20 +42,25 @@ def open_shelf(disk: Disk, segment: int = SEGMENT, *, had_fault: bool = False) -
     log = CommitLog(disk, segment)
     plans = _plans(log.recover(had_fault=had_fault))
     shelf = Shelf(disk.folder(JOURNALS), log)
-    for name in shelf.folder.names():
-        if name.endswith(".new"):
-            shelf.folder.remove(name)  # of a copy that was never finished
-        elif name.endswith(ENDING):
-            _take_up(shelf, name, plans.pop(name, None))
-    for name, plan in plans.items():
-        if plan.puts:
-            _take_up(shelf, name, plan)
+    _remove(shelf.folder, {name for name, plan in plans.items() if plan.is_removed})
+    journals = {name for name in shelf.folder.names() if name.endswith(ENDING)}
+    for name in journals.union(name for name, plan in plans.items() if plan.puts):
+        _take_up(shelf, name, plans.get(name, _Plan()))
+    shelf.cuts.update(name for name in shelf.folder.names() if name.endswith(CUT))
     return shelf
+
+
+def _remove(folder: Disk, gone: set[str]) -> None:
+    """Remove these journals, what was cut off them, and copies that were never finished."""
+    for name in folder.names():
+        is_cut = name.endswith(CUT) and any(is_cut_from(name, journal) for journal in gone)
+        if name in gone or is_cut or name.endswith(".new"):
+            folder.remove(name)
 
 
 @dataclass(slots=True)
 class _Plan:
-    """What the log of commits says of a journal; `is_removed`: what the file holds is no more."""
+    """What the log of commits says of a journal; `is_removed`: what the file held is no more."""
 
     puts: list[Put] = field(default_factory=list[Put])
     is_removed: bool = False
@@ -69,17 +76,14 @@ def _plans(commits: Sequence[Commit]) -> dict[str, _Plan]:
     return plans
 
 
-def _take_up(shelf: Shelf, name: str, plan: _Plan | None) -> None:
+def _take_up(shelf: Shelf, name: str, plan: _Plan) -> None:
     try:
         standing = _standing(shelf, name, plan)
-        session = "" if standing is None else _id_in(standing.head, name)
+        session = _id_in(standing.head, name)
     except StoreUnreadable as error:
         logger.error("a session cannot be read: it is left as it is", exc_info=error)
         shelf.damaged[error.session] = error.problem
         shelf.files[error.session] = name
-        return
-    if standing is None:
-        shelf.folder.remove(name)
     else:
         shelf.adopt(session, standing)
 
@@ -91,13 +95,9 @@ def _id_in(head: bytes, name: str) -> str:
         raise StoreUnreadable(session_of(name), f"its head cannot be read: {error}") from error
 
 
-def _standing(shelf: Shelf, name: str, plan: _Plan | None) -> Standing | None:
+def _standing(shelf: Shelf, name: str, plan: _Plan) -> Standing:
     folder, copy = shelf.folder, next(shelf.copies)
-    if plan is None:
-        return look(folder, name, None, copy)
-    if plan.is_removed and not plan.puts:
-        return None
-    puts = plan.puts if plan.is_removed else _newer(folder, name, plan.puts)
+    puts = _newer(folder, name, plan.puts)
     if not puts:
         return look(folder, name, None, copy)
     if puts[0].at == 0:
@@ -113,7 +113,7 @@ def _newer(folder: Disk, name: str, puts: list[Put]) -> list[Put]:
     Those from before it was copied anew are; and all, if it goes on behind the last of them: then
     the log is an old one, as a backup may bring it back.
     """
-    file = folder.open(name)
+    file = folder.open(name) if puts else None
     if file is None:
         return puts
     try:

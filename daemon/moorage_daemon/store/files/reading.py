@@ -7,17 +7,19 @@ journal, which is also what shows that it is whole, and remembered for the sessi
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
 
 from moorage_daemon.store.disk import Disk, File
-from moorage_daemon.store.files.frames import HEADER, Frames
+from moorage_daemon.store.files.frames import HEADER, Frames, frame_size
 from moorage_daemon.store.files.journal import Standing, name_of
 from moorage_daemon.store.files.pieces import PIECES, PLACE
 from moorage_daemon.store.files.shelf import Shelf
 from moorage_daemon.store.model import Entry
+from moorage_daemon.store.naming import blobs_named, digests_in
 from moorage_daemon.store.port import Page, StoreUnreadable
 from moorage_daemon.store.rules import cut_page
 
@@ -40,6 +42,18 @@ class _Index:
         found = bisect_right(self.seqs, seq)
         return self.places[found] if found < len(self.places) else self.end
 
+    def extend(self, journal: "_Journal") -> None:
+        """Find the frames behind those that are known."""
+        for payload in journal.settled(self.end):
+            place = PLACE.decode(payload)
+            if self.places and place.version != self.version + 1:
+                problem = f"a part of its journal is missing at byte {self.end}"
+                raise StoreUnreadable(journal.session, problem)
+            self.places.append(self.end)
+            self.seqs.append(place.seq)
+            self.version = place.version
+            self.end += frame_size(payload)
+
 
 class Reader:
     """Reads from a shelf, in one thread."""
@@ -47,73 +61,128 @@ class Reader:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._indexes: OrderedDict[str, _Index] = OrderedDict()
+        self._names: dict[str, _Names] = {}
 
     def entries(
         self, session: str, after: int, limit: int, max_bytes: int, kinds: frozenset[str] | None
     ) -> Page:
         """One page of entries."""
         after = max(after, 0)
+        with self._opened(session) as journal:
+            if journal is None:
+                return Page([])
+            found = self._found(journal, after)
+            wanted = (entry for entry in found if kinds is None or entry.kind in kinds)
+            gap = journal.standing.place.first > after + 1
+            return cut_page(wanted, limit, max_bytes, gap=gap)
+
+    @contextmanager
+    def _opened(self, session: str) -> Generator["_Journal | None"]:
+        """A session's journal as it stands now; None if there is no such session."""
+        folder = self._shelf.folder
         with self._shelf.swap:
             standing = self._shelf.find(session)
-            if standing is None:
-                return Page([])
-            file = self._shelf.folder.open(name_of(session)) if standing.size else None
+            has_file = standing is not None and standing.size > 0
+            file = folder.open(name_of(session)) if has_file else None
         try:
-            found = self._found(session, standing, file, after)
-            wanted = (entry for entry in found if kinds is None or entry.kind in kinds)
-            return cut_page(wanted, limit, max_bytes, gap=standing.place.first > after + 1)
+            if has_file and file is None:
+                raise StoreUnreadable(session, "its journal is missing")
+            yield None if standing is None else _Journal(folder, session, standing, file)
         except msgspec.DecodeError as error:
             raise StoreUnreadable(session, f"its journal is damaged: {error}") from error
         finally:
             if file is not None:
-                self._shelf.folder.shut(file)
+                folder.shut(file)
 
-    def _found(
-        self, session: str, standing: Standing, file: File | None, after: int
-    ) -> Iterator[Entry]:
-        for payload in self._payloads(session, standing, file, after):
+    def _found(self, journal: "_Journal", after: int) -> Iterator[Entry]:
+        """The entries beyond `after`."""
+        start = 0 if journal.file is None else self._index(journal).after(after)
+        for payload in journal.payloads(start):
             for entry in PIECES.decode(payload).found():
                 if entry.seq > after:
                     yield entry
 
-    def _payloads(
-        self, session: str, standing: Standing, file: File | None, after: int
-    ) -> Iterator[bytes]:
-        """The frames that may hold entries beyond `after`."""
-        if file is not None:
-            index = self._index(session, standing, file)
-            yield from _walk(self._shelf.folder, session, file, index.after(after), standing.size)
-        elif standing.size:
-            raise StoreUnreadable(session, "its journal is missing")
-        for line in standing.lines[: standing.count]:
-            yield line[HEADER:-1]
-
-    def _index(self, session: str, standing: Standing, file: File) -> _Index:
-        index = self._indexes.pop(session, None)
-        if index is None or index.copy != standing.copy:
-            index = _Index(standing.copy)
-        _extend(index, self._shelf.folder, session, file, standing.size)
-        self._indexes[session] = index
+    def _index(self, journal: "_Journal") -> _Index:
+        index = self._indexes.pop(journal.session, None)
+        if index is None or index.copy != journal.standing.copy:
+            index = _Index(journal.standing.copy)
+        index.extend(journal)
+        self._indexes[journal.session] = index
         if len(self._indexes) > REMEMBERED:
             self._indexes.popitem(last=False)
         return index
 
+    # ---- which blobs are named
 
-def _extend(index: _Index, folder: Disk, session: str, file: File, end: int) -> None:
-    for payload in _walk(folder, session, file, index.end, end):
-        place = PLACE.decode(payload)
-        if index.places and place.version != index.version + 1:
-            raise StoreUnreadable(session, f"a part of its journal is missing at {index.end}")
-        index.places.append(index.end)
-        index.seqs.append(place.seq)
-        index.version = place.version
-        index.end += HEADER + len(payload) + 1
+    def sessions(self) -> list[str]:
+        """The ids of all sessions, those that cannot be read too."""
+        known = [*list(self._shelf.standing), *list(self._shelf.damaged)]
+        self._names = {name: self._names[name] for name in known if name in self._names}
+        return known
+
+    def named_aside(self) -> frozenset[str]:
+        """The digests in what was cut off journals: somebody may want to mend them."""
+        found = (self._shelf.folder.fetch(name) for name in list(self._shelf.cuts))
+        return frozenset[str]().union(*(digests_in(data) for data in found if data))
+
+    def named(self, session: str) -> frozenset[str]:
+        """The digests of the blobs that a session's entries name; what was read is remembered."""
+        with self._opened(session) as journal:
+            if journal is None:
+                return frozenset()
+            names = self._names.get(session)
+            if names is None or names.copy != journal.standing.copy:
+                names = _Names(journal.standing.copy)
+            self._names[session] = names
+            return names.up_to(journal)
 
 
-def _walk(folder: Disk, session: str, file: File, at: int, end: int) -> Iterator[bytes]:
-    """The payloads of the frames from `at` to `end`: all whole, or the session is unreadable."""
-    frames = Frames(folder, file, at, end)
-    for _, payload in frames:
-        yield payload
-    if frames.at != end:
-        raise StoreUnreadable(session, f"its journal is damaged at byte {frames.at}")
+@dataclass(frozen=True, slots=True)
+class _Journal:
+    """A session's frames at one moment: those in its file, if it has one, and those behind."""
+
+    folder: Disk
+    session: str
+    standing: Standing
+    file: File | None
+
+    def payloads(self, at: int) -> Iterator[bytes]:
+        """The frames from byte `at` of the file on, and those that are in no file yet."""
+        yield from self.settled(at)
+        yield from self.unsettled()
+
+    def settled(self, at: int) -> Iterator[bytes]:
+        """The frames in the file: all whole, or the session is unreadable."""
+        if self.file is None:
+            return
+        frames = Frames(self.folder, self.file, at, self.standing.size)
+        for _, payload in frames:
+            yield payload
+        if frames.at != frames.end:
+            raise StoreUnreadable(self.session, f"its journal is damaged at byte {frames.at}")
+
+    def unsettled(self) -> Iterator[bytes]:
+        """The frames that are only in the log of commits."""
+        for line in self.standing.lines[: self.standing.count]:
+            yield line[HEADER:-1]
+
+
+@dataclass(slots=True)
+class _Names:
+    """The blobs that a journal names up to byte `end`."""
+
+    copy: int
+    end: int = 0
+    digests: frozenset[str] = frozenset()
+
+    def up_to(self, journal: _Journal) -> frozenset[str]:
+        """Those up to its end."""
+        self.digests = self.digests.union(*map(_digests, journal.settled(self.end)))
+        self.end = journal.standing.size
+        return self.digests.union(*map(_digests, journal.unsettled()))
+
+
+def _digests(payload: bytes) -> frozenset[str]:
+    if b'"data":"' not in payload:
+        return digests_in(payload)
+    return frozenset[str]().union(*map(blobs_named, PIECES.decode(payload).found()))

@@ -15,7 +15,7 @@ from itertools import count
 from moorage_daemon.store.disk import Disk, File
 from moorage_daemon.store.files.commits import CommitLog, put_text
 from moorage_daemon.store.files.frames import frame, frame_size
-from moorage_daemon.store.files.journal import Standing, name_of
+from moorage_daemon.store.files.journal import Standing, is_cut_from, name_of
 from moorage_daemon.store.files.pieces import Draft, Place, payload_of
 from moorage_daemon.store.model import SCHEMA
 from moorage_daemon.store.port import (
@@ -46,7 +46,8 @@ class _Continued:
 class Shelf:
     """What is stored: `standing` by id, and `damaged`: why a session cannot be read, by id.
 
-    `files` are the names of damaged sessions' files. Made by `opening.open_shelf`.
+    `files` are the names of damaged sessions' files, `cuts` those of what was cut off journals.
+    Made by `opening.open_shelf`.
     """
 
     def __init__(self, folder: Disk, log: CommitLog) -> None:
@@ -54,6 +55,7 @@ class Shelf:
         self.standing: dict[str, Standing] = {}
         self.damaged: dict[str, str] = {}
         self.files: dict[str, str] = {}
+        self.cuts: set[str] = set()
         self.fault: StoreError | None = None
         self.swap = threading.Lock()  # between a standing and the file that it is about
         self.copies = count()
@@ -120,7 +122,9 @@ class Shelf:
         self.standing.pop(session, None)
         self._unsettled.discard(session)
         self._sealed.discard(session)
-        self._guarded(lambda: self.folder.remove(name))
+        gone = {cut for cut in self.cuts if is_cut_from(cut, name)}
+        self._guarded(lambda: [self.folder.remove(file) for file in (name, *gone)])
+        self.cuts -= gone
         return True
 
     def _append(self, puts: Sequence[bytes], removes: Sequence[str] = ()) -> None:

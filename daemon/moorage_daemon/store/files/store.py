@@ -6,21 +6,34 @@ a time has the directory: the kernel's lock on a file in it says so, and ends wi
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import trio
 
+from moorage_daemon.store.blobs import Blobs
 from moorage_daemon.store.disk import Disk, File
 from moorage_daemon.store.files.opening import SEGMENT, open_shelf
 from moorage_daemon.store.files.pieces import drafted
 from moorage_daemon.store.files.reading import Reader
 from moorage_daemon.store.files.shelf import Shelf
 from moorage_daemon.store.handover import GilHandover
-from moorage_daemon.store.port import Change, Page, StoreBroken, Stored, StoreError, StoreFull
+from moorage_daemon.store.port import (
+    Blob,
+    BlobPart,
+    Change,
+    Collected,
+    Page,
+    StoreBroken,
+    Stored,
+    StoreError,
+    StoreFull,
+    StoreUnreadable,
+)
 from moorage_daemon.store.reserve import Reserve
 from moorage_daemon.store.worker import Worker, open_worker
 
@@ -32,6 +45,8 @@ logger = logging.getLogger(__name__)
 FORMAT = 1  # of the directory; a higher one is left alone
 CLOSE_PATIENCE = 10.0  # seconds for the last jobs
 SETTLE_PATIENCE = 2.0  # seconds to move the last lines; what is left moves after the next start
+
+BLOBS = "blobs"
 
 _LOCK = "lock"
 _FORMAT = "store.json"
@@ -51,8 +66,11 @@ class FileStore:
 
     name = "file"
 
-    def __init__(self, disk: Disk, segment: int, writing: Worker, reading: Worker) -> None:
+    def __init__(
+        self, disk: Disk, segment: int, writing: Worker, reading: Worker, blobs: Blobs
+    ) -> None:
         self._disk = disk
+        self._blobs = blobs
         self._segment = segment
         self._reserve = Reserve(disk.path / _RESERVE)
         self._writing = writing
@@ -141,6 +159,38 @@ class FileStore:
             self._reader = Reader(self._open_shelf())
         return self._reader
 
+    # ---- blobs
+
+    async def put_blob(
+        self, chunks: AsyncIterable[bytes], *, max_bytes: int, sha256: str | None = None
+    ) -> Blob:
+        """Keep bytes, durably, once."""
+        self._check_open()
+        return await self._blobs.put(chunks, max_bytes=max_bytes, sha256=sha256)
+
+    async def get_blob(self, sha256: str, offset: int = 0, limit: int = 2**18) -> BlobPart | None:
+        """At most `limit` bytes of a blob; None if there is none."""
+        self._check_open()
+        return await self._blobs.get(sha256, offset, limit)
+
+    async def collect(self, grace: float) -> Collected:
+        """Remove the blobs that no entry names and nobody used for a while."""
+        self._check_open()
+        unused = await self._blobs.unused(grace)
+        if not unused:
+            return Collected()
+        unused -= await self._read(lambda: self._open_reader().named_aside())
+        for session in await self._read(lambda: self._open_reader().sessions()):
+            try:
+                unused -= await self._named(session)
+            except StoreUnreadable:
+                logger.exception("no blob can be collected", extra={"session": session})
+                return Collected()
+        return await self._blobs.remove(unused, grace)
+
+    async def _named(self, session: str) -> frozenset[str]:
+        return await self._read(lambda: self._open_reader().named(session))
+
     # ---- the directory
 
     async def reopen(self) -> None:
@@ -198,6 +248,7 @@ class FileStore:
             return
         self._is_closed = True
         async with self._may_read:
+            await self._blobs.close()
             await self._writing.run(self._finish)
 
     def _finish(self) -> None:
@@ -253,9 +304,14 @@ async def open_files(disk: Disk, segment: int = SEGMENT) -> AsyncGenerator[FileS
     `segment` is how many bytes of commits are on their way into the journals. Raises `StoreError`
     if the store cannot be opened.
     """
-    async with open_worker("store-writing") as writing, open_worker("store-reading") as reading:
-        store = FileStore(disk, segment, writing, reading)
-        handover = GilHandover(writing, reading)
+    async with (
+        open_worker("store-writing") as writing,
+        open_worker("store-reading") as reading,
+        open_worker("store-blobs") as moving,
+    ):
+        blobs = Blobs(disk.path / BLOBS, partial(disk.folder, BLOBS), moving)
+        store = FileStore(disk, segment, writing, reading, blobs)
+        handover = GilHandover(writing, reading, moving)
         trio.lowlevel.add_instrument(handover)
         try:
             await store.reopen()
