@@ -44,6 +44,15 @@ def read_database(state: Path) -> dict[str, StoredSession]:
         return {name: _session(connection, name, head) for name, head in heads}
 
 
+def read_updates(state: Path, session: str) -> list[tuple[int, Json]]:
+    """The updates of one session as a plain client is told them: all but its own words."""
+    with closing(sqlite3.connect(f"file:{state / 'sessions.db'}?mode=ro", uri=True)) as connection:
+        rows = connection.execute(
+            "select seq, kind, body, origin from entry where session = ? order by seq", (session,)
+        ).fetchall()
+    return [(seq, json.loads(body)) for seq, kind, body, by in rows if kind in UPDATES and not by]
+
+
 def _session(connection: sqlite3.Connection, name: str, head: bytes) -> StoredSession:
     log, verdicts = Ledger(name), list[Json]()
     for seq, at, generation, kind, body in connection.execute(ENTRIES, (name,)):

@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from moorage_clients.bridge.places import Places
 from tests.clients.behind_bridge import Editor, begun
+from tests.clients.forgetful import FORGETFUL
 from tests.daemon.harness import Daemon, open_daemon, simulated
 from tests.daemon.puppet import Cut, Lever
 
@@ -336,30 +337,7 @@ async def test_whatever_is_cut_when_the_editor_notices_nothing(seed: int) -> Non
     assert cuts > 0
 
 
-class Nowhere(Places):
-    """Follows no session again."""
-
-    def __iter__(self) -> Any:
-        return iter(())
-
-
-class FromTheStart(Places):
-    """Does not know how far the editor is."""
-
-    def to_go_on(self, session: str) -> dict[str, object]:
-        return {**super().to_go_on(session), "afterSeq": 0}
-
-
-class FromNow(Places):
-    """Follows sessions again, and does not ask for what was missed."""
-
-    def to_go_on(self, session: str) -> dict[str, object]:
-        params = super().to_go_on(session)
-        del params["afterSeq"]
-        return params
-
-
-@pytest.mark.parametrize("broken", [Nowhere, FromTheStart, FromNow])
+@pytest.mark.parametrize("broken", FORGETFUL.values(), ids=FORGETFUL)
 async def test_an_editor_notices_a_bridge_that_forgets_its_places(broken: type[Places]) -> None:
     """The same lives behind broken bridges: if these went unnoticed, nothing would be shown."""
     noticed = [bool((await live(seed, broken()))[1]) for seed in range(10)]
