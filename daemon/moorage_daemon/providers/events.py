@@ -7,6 +7,8 @@ names, ids and retry times of events are read over, and so are comments.
 
 MAX_EVENT = 2**20  # bytes of one event with its line ends; the longest pieces seen have kilobytes
 _BOM = b"\xef\xbb\xbf"
+_DATA = b"data: "
+_END = b"\n\n"
 
 
 class TooLarge(Exception):
@@ -26,6 +28,8 @@ class Events:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of the events that are whole now; raises `TooLarge`."""
+        if self._is_one_event(chunk):
+            return [chunk[len(_DATA) : -len(_END)]]
         events: list[bytes] = []
         first, *others = self._with_plain_ends(chunk).split(b"\n")
         self._add(first)
@@ -35,6 +39,17 @@ class Events:
                 events.append(event)
             self._add(following)
         return events
+
+    def _is_one_event(self, chunk: bytes) -> bool:
+        """Whether it is an event of one line and nothing else: so nearly all of them arrive."""
+        return (
+            chunk.startswith(_DATA)
+            and chunk.find(b"\n") == len(chunk) - len(_END)
+            and chunk.endswith(_END)
+            and b"\r" not in chunk
+            and len(chunk) <= MAX_EVENT
+            and not (self._line_size or self._data or self._after_cr or self._at_start)
+        )
 
     def _add(self, piece: bytes) -> None:
         self._line.append(piece)
