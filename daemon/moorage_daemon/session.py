@@ -211,6 +211,11 @@ class Session:
         return self.around.rules.ask_limit if own is None else own.timeout_seconds or 0.0
 
     @property
+    def blobs(self) -> Store:
+        """Where what is too long for the log is kept."""
+        return self.around.store
+
+    @property
     def is_busy(self) -> bool:
         """Whether a turn runs, waits, or has no durable verdict yet."""
         return self.turn is not None or bool(self.queue)

@@ -79,6 +79,51 @@ class TracesResult(Shape, frozen=True, omit_defaults=False):
     next: int | None = None
 
 
+# ---- artifacts
+
+
+class ArtifactRow(Shape, frozen=True):
+    """Bytes that a turn made, under their address; `shown` of them stand in the log as well.
+
+    The last two are what it was called in the file that it came out of.
+    """
+
+    seq: int
+    at: float
+    uri: str
+    sha256: str
+    size: int
+    tool: str
+    name: str
+    media: str
+    shown: int
+    generation: int | None = None
+    tool_call_id: str | None = None
+    artifact_id: str | None = None
+    artifact_uri: str | None = None
+
+
+class ArtifactsResult(Shape, frozen=True, omit_defaults=False):
+    artifacts: list[ArtifactRow]
+    next: int | None = None
+
+
+MAX_PIECE = 512 * 2**10  # bytes of an artifact in one answer; in base64 it fits a message
+
+
+class ArtifactParams(Shape, frozen=True):
+    uri: str
+    offset: int = 0
+    limit: int = MAX_PIECE
+
+
+class ArtifactResult(Shape, frozen=True, omit_defaults=False):
+    """A part of an artifact, in base64, and how long all of it is."""
+
+    data: bytes
+    size: int
+
+
 # ---- verification
 
 

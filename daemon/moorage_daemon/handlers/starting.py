@@ -49,6 +49,8 @@ METHODS = [
     "_moorage/session/turns",
     "_moorage/session/usage",
     "_moorage/session/traces",
+    "_moorage/session/artifacts",
+    "_moorage/artifact/get",
     "_moorage/session/reports",
     "_moorage/session/export",
     "_moorage/import/begin",

@@ -55,7 +55,7 @@ from moorage_protocol.transfer import (
     ImportFinishParams,
     ImportPartParams,
 )
-from moorage_protocol.views import PageParams
+from moorage_protocol.views import ArtifactParams, PageParams
 
 
 # The params differ from row to row: what is called is bound to its own shape in each.
@@ -88,6 +88,8 @@ METHODS: dict[str, Method[Any]] = {
     "_moorage/session/turns": Method(TurnsParams, turns.turns, is_ours=True),
     "_moorage/session/usage": Method(PageParams, views.usage, is_ours=True),
     "_moorage/session/traces": Method(PageParams, views.traces, is_ours=True),
+    "_moorage/session/artifacts": Method(PageParams, views.artifacts, is_ours=True),
+    "_moorage/artifact/get": Method(ArtifactParams, views.artifact, is_ours=True),
     "_moorage/session/reports": Method(PageParams, views.reports, is_ours=True),
     "_moorage/session/export": Method(ExportParams, transfer.export, is_ours=True),
     "_moorage/import/begin": Method(ImportBeginParams, transfer.begin, is_ours=True),

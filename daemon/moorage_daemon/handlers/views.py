@@ -1,12 +1,29 @@
-"""What a session took and what was verified in it, read out of its log; of a killed one too."""
+"""What a session took, made and verified, read out of its log; of a killed one too."""
 
 from moorage_daemon.handlers.port import Answer, Desk, Later, Peer
 from moorage_daemon.identity import Verb
-from moorage_daemon.log.views import context_of, cost_rows, report_rows, trace_rows
+from moorage_daemon.log.views import (
+    artifact_of,
+    artifact_rows,
+    context_of,
+    cost_rows,
+    place_of,
+    report_rows,
+    trace_rows,
+)
 from moorage_daemon.session import Session
 from moorage_daemon.store.model import as_cost
-from moorage_protocol.errors import InvalidParams
-from moorage_protocol.views import PageParams, ReportsResult, TracesResult, UsageResult
+from moorage_protocol.errors import InvalidParams, NotFound
+from moorage_protocol.views import (
+    MAX_PIECE,
+    ArtifactParams,
+    ArtifactResult,
+    ArtifactsResult,
+    PageParams,
+    ReportsResult,
+    TracesResult,
+    UsageResult,
+)
 
 
 PAGE_LIMIT = 1000  # rows in one answer
@@ -52,6 +69,42 @@ def traces(desk: Desk, peer: Peer, params: PageParams) -> Answer:
         store = session.around.store
         page = await trace_rows(store, session.id, after=params.after, limit=params.limit)
         return TracesResult(traces=page.rows, next=page.next)
+
+    return Later(work)
+
+
+def artifacts(desk: Desk, peer: Peer, params: PageParams) -> Answer:
+    """What the turns made."""
+    session = _find(desk, peer, params)
+
+    async def work() -> ArtifactsResult:
+        store = session.around.store
+        page = await artifact_rows(store, session.id, after=params.after, limit=params.limit)
+        return ArtifactsResult(artifacts=page.rows, next=page.next)
+
+    return Later(work)
+
+
+def artifact(desk: Desk, peer: Peer, params: ArtifactParams) -> Answer:
+    """A part of an artifact; one of a session that is not there is not there either."""
+    if params.offset < 0 or not 0 <= params.limit <= MAX_PIECE:
+        raise InvalidParams(f"Invalid params: limit must be from 0 to {MAX_PIECE}")
+    place = place_of(params.uri)
+    if place is None:
+        raise NotFound
+    session_id, seq = place
+    principal = peer.identity.principal
+    session = desk.sessions.find(session_id, principal, Verb.WATCH, killed=True)
+
+    async def work() -> ArtifactResult:
+        store = session.around.store
+        row = await artifact_of(store, session.id, seq)
+        if row is None:
+            raise NotFound
+        part = await store.get_blob(row.sha256, params.offset, params.limit)
+        if part is None:
+            raise NotFound
+        return ArtifactResult(data=part.data, size=part.size)
 
     return Later(work)
 

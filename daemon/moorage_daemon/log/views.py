@@ -1,14 +1,17 @@
-"""Costs, tool calls and reports: views of the log, a page of rows at a time.
+"""Costs, tool calls, artifacts and reports: views of the log, a page of rows at a time.
 
 A row whose body is of a newer version is passed over: what it says is not known here, and the
 rows around it are as good as before.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from moorage_daemon.store.model import (
+    ArtifactBody,
     CostBody,
     Entry,
     Head,
@@ -21,6 +24,7 @@ from moorage_daemon.store.model import (
 from moorage_daemon.store.port import Store
 from moorage_protocol.views import (
     DEFAULT_WINDOW,
+    ArtifactRow,
     Context,
     CostRow,
     ReportRow,
@@ -50,6 +54,19 @@ async def cost_rows(store: Store, session: str, *, after: int, limit: int) -> Ro
 async def report_rows(store: Store, session: str, *, after: int, limit: int) -> Rows[ReportRow]:
     """What was verified."""
     return await _rows(store, session, Kind.REPORT, _report_row, after=after, limit=limit)
+
+
+async def artifact_rows(store: Store, session: str, *, after: int, limit: int) -> Rows[ArtifactRow]:
+    """What its turns made."""
+    return await _rows(
+        store, session, Kind.ARTIFACT, partial(_artifact_row, session), after=after, limit=limit
+    )
+
+
+async def artifact_of(store: Store, session: str, seq: int) -> ArtifactRow | None:
+    """The artifact of one entry; None if that is none."""
+    page = await artifact_rows(store, session, after=seq - 1, limit=1)
+    return next((row for row in page.rows if row.seq == seq), None)
 
 
 async def trace_rows(store: Store, session: str, *, after: int, limit: int) -> Rows[TraceRow]:
@@ -89,6 +106,31 @@ def _cost_row(entry: Entry) -> CostRow:
         tokens=body.tokens,
         micros=body.micros,
     )
+
+
+def _artifact_row(session: str, entry: Entry) -> ArtifactRow:
+    body = read_body(entry, ArtifactBody)
+    return ArtifactRow(
+        seq=entry.seq,
+        at=entry.at,
+        generation=entry.generation,
+        uri=address_of(session, entry.seq),
+        **{name: getattr(body, name) for name in body.__struct_fields__},
+    )
+
+
+def address_of(session: str, seq: int) -> str:
+    """How the artifact of entry `seq` is called."""
+    return f"moorage-artifact://{session}/{seq}"
+
+
+def place_of(address: str) -> tuple[str, int] | None:
+    """The session and the entry that an address means; None if it is none."""
+    found = _ADDRESS.fullmatch(address)
+    return None if found is None else (found[1], int(found[2]))
+
+
+_ADDRESS = re.compile(r"moorage-artifact://([^/]{1,128})/([1-9][0-9]{0,15})")
 
 
 def _trace_row(entry: Entry) -> TraceRow:

@@ -1,16 +1,18 @@
 """What a command wrote, in bounded memory: its first and its last bytes.
 
-The beginning says what was done, the end how it went; a flood in between is only counted.
+The beginning says what was done, the end how it went: that is what people and models are shown.
+Much more of it is kept for whoever wants to see all; a flood beyond that is only counted.
 """
 
 from codecs import getincrementaldecoder
 
 
 KEPT = 32 * 1024  # bytes at either end; together about 16,000 tokens of a model
+WHOLE = 4 * 2**20  # bytes from the beginning on; more than anybody reads, and bearable in memory
 
 
 class Output:
-    """The first and the last `KEPT` bytes of a stream, and its length."""
+    """The first `WHOLE` and the last `KEPT` bytes of a stream, and its length."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -19,7 +21,7 @@ class Output:
 
     def add(self, chunk: bytes) -> None:
         """Take what came next."""
-        room = KEPT - len(self._head)
+        room = WHOLE - len(self._head)
         self.total += len(chunk)
         self._head += chunk[:room]
         self._tail += chunk[room:]
@@ -28,18 +30,26 @@ class Output:
 
     @property
     def left_out(self) -> int:
-        """How many bytes between the beginning and the end are lost."""
+        """How many bytes between the two ends are not in `text`."""
         return max(0, self.total - 2 * KEPT)
 
     def text(self) -> str:
-        """Return all that was kept; what was left out is marked with its size.
+        """Return both ends; what was left out is marked with its size.
 
         Bytes that are no UTF-8 show as U+FFFD; a character that the cut went through is dropped.
         """
-        if not self.left_out:
+        return self._text(KEPT)
+
+    def whole(self) -> str | None:
+        """Return all that is kept, marked where some of it is lost; None if `text` is all."""
+        return self._text(WHOLE) if self.left_out else None
+
+    def _text(self, beginning: int) -> str:
+        if self.total <= beginning + KEPT:
             return (self._head + self._tail).decode(errors="replace")
-        mark = f"\n[... {self.left_out:,} bytes left out ...]\n"
-        return _decode_start(self._head) + mark + _decode_end(self._tail[-KEPT:])
+        mark = f"\n[... {self.total - beginning - KEPT:,} bytes left out ...]\n"
+        end = self._tail if len(self._tail) >= KEPT else self._head[-KEPT:] + self._tail
+        return _decode_start(self._head[:beginning]) + mark + _decode_end(end[-KEPT:])
 
     def tail(self, limit: int = 1024) -> str:
         """Return the last bytes, at most `limit`: progress of a command that still runs."""

@@ -121,6 +121,7 @@ class Kind(StrEnum):
     POSTURE = "posture"
     COST = "cost"  # what an answer of a model took
     REPORT = "report"  # what was verified
+    ARTIFACT = "artifact"  # bytes that a turn made
     ARCHIVE = "archive"
     IMPORTED = "imported"  # all before it came out of a file
     GRANT = "grant"  # a grant was made, or raised
@@ -256,6 +257,23 @@ class CostBody(Body, frozen=True, kw_only=True):
     tokens: TokenUsage
     micros: int | None = None
     window: int | None = None
+
+
+class ArtifactBody(Body, frozen=True, kw_only=True):
+    """Bytes of a turn, kept by their digest; `shown` of them stand in the log as well.
+
+    The last two are what it was called in the file that it came out of.
+    """
+
+    sha256: str
+    size: int
+    tool: str
+    name: str
+    media: str = "text/plain; charset=utf-8"
+    shown: int = 0
+    tool_call_id: str | None = None
+    artifact_id: str | None = None
+    artifact_uri: str | None = None
 
 
 class ImportedBody(Body, frozen=True, kw_only=True):

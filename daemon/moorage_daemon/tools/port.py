@@ -51,13 +51,16 @@ class Report:
     """What a tool has to say: `text` for people and agents alike, `ok` whether it worked.
 
     `is_shown` says that what the call shows already says it better to people. `exit_code` is
-    that of the program it ran, None if it ran none or that was ended by a signal.
+    that of the program it ran, None if it ran none or that was ended by a signal. `whole` is all
+    there is to read where `text` is only a part of it: what is taken out of the one has to be taken
+    out of the other.
     """
 
     text: str
     ok: bool = True
     is_shown: bool = False
     exit_code: int | None = None
+    whole: str | None = None
 
 
 class Tool(Protocol[A_contra]):

@@ -80,19 +80,20 @@ async def _show(process: Process, bench: Bench) -> None:
 
 
 def _report(process: Process) -> Report:
-    text = process.output.text()
+    text, whole = process.output.text(), process.output.whole()
     match process.exit:
         case Exited(code=0):
-            return Report(text, exit_code=0)
+            return Report(text, exit_code=0, whole=whole)
         case Exited(code=code):
             note = with_note(text, f"exit code {code}")
-            return Report(note, ok=False, exit_code=code)
+            return Report(note, ok=False, exit_code=code, whole=whole)
         case Signalled(number=number):
-            return Report(with_note(text, f"ended by signal {number}"), ok=False)
+            note = with_note(text, f"ended by signal {number}")
         case NotStarted(reason=reason):
-            return Report(with_note(text, reason), ok=False)
+            note = with_note(text, reason)
         case Lost() | None:
-            return Report(with_note(text, "its supervisor was killed"), ok=False)
+            note = with_note(text, "its supervisor was killed")
+    return Report(note, ok=False, whole=whole)
 
 
 def with_note(text: str, note: str) -> str:

@@ -17,8 +17,10 @@ from msgspec.structs import replace
 
 from moorage_daemon.agents.port import CallRefused, Exchange, ModelCall, StageClosed
 from moorage_daemon.log.log import Log
+from moorage_daemon.log.views import address_of
 from moorage_daemon.store.model import (
     AnswerBody,
+    ArtifactBody,
     AskBody,
     IntentBody,
     Kind,
@@ -27,6 +29,7 @@ from moorage_daemon.store.model import (
     as_cost,
 )
 from moorage_daemon.tools.port import Bench, Killable, Report, Tool, ToolFailed
+from moorage_daemon.turn.artifacts import Blobs, Kept, excerpt, keep
 from moorage_daemon.turn.asks import Ask, Asks, Decision
 from moorage_daemon.turn.history import History
 from moorage_daemon.turn.posture import Deed, Refused, Unasked, lie_inside, rule
@@ -55,7 +58,6 @@ from moorage_protocol.views import Verification
 
 A = TypeVar("A", bound=msgspec.Struct)
 
-SHOWN = 128 * 2**10  # characters of a tool's text in an update: escaped it fits one message
 MAX_REPORT = 256 * 2**10  # bytes; a page of reports fits one message
 MAX_ARGUMENTS = 128 * 2**10  # bytes; a longer argument no program can be given
 MAX_PREVIEW = 512 * 2**10  # bytes: with the arguments it fits into a question
@@ -104,6 +106,11 @@ class Scene(Protocol):
         ...
 
     @property
+    def blobs(self) -> Blobs:
+        """Where long output is kept."""
+        ...
+
+    @property
     def ask_limit(self) -> float:
         """Seconds a question stays open; 0 is for ever."""
         ...
@@ -127,13 +134,16 @@ class Scene(Protocol):
 class _Call:
     """A tool call that is under way. `deed` is what it comes to: a question does nothing.
 
-    `started` is the loop's time when its tool was started, None before.
+    `started` is the loop's time when its tool was started, None before; `artifacts` are the
+    addresses of what it said at length, `output_bytes` how long that was.
     """
 
     id: str
     tool: str
     deed: Deed
     started: float | None = None
+    artifacts: tuple[str, ...] = ()
+    output_bytes: int | None = None
 
     def duration_ms(self, now: float) -> int | None:
         """How long its tool has been at work."""
@@ -386,9 +396,30 @@ class TurnStage:
         except Exception:
             self._break(call)
             raise
+        kept = await keep(report, self.scene.blobs)
+        if kept is not None and call.id in self._calls:
+            report = self._record_artifact(call, kept)
         said = "" if report.is_shown else report.text
         self._finish(call, "completed" if report.ok else "failed", said, report=report)
         return report
+
+    def _record_artifact(self, call: _Call, kept: Kept) -> Report:
+        """Name what was kept in the log; gives the report that says where it is."""
+        body = ArtifactBody(
+            sha256=kept.blob.sha256,
+            size=kept.blob.size,
+            tool=call.tool,
+            name=f"{call.id}.txt",
+            shown=len(excerpt(kept.report.text).encode()),
+            tool_call_id=call.id,
+        )
+        log = self.scene.log
+        seq = log.append(Kind.ARTIFACT, body, generation=self.turn.generation)
+        address = address_of(log.session_id, seq)
+        self._calls[call.id] = dataclasses.replace(
+            self._calls[call.id], artifacts=(address,), output_bytes=kept.blob.size
+        )
+        return kept.named(address)
 
     def _break(self, call: _Call) -> None:
         self._finish(call, "failed", "The tool broke.", code="tool")
@@ -405,7 +436,7 @@ class TurnStage:
 
     def _show_progress(self, call: _Call, text: str) -> None:
         if not self._closed:
-            content = [ToolContent(content=Text(text=_excerpt(text)))]
+            content = [ToolContent(content=Text(text=excerpt(text)))]
             self._show(Kind.TOOL, ToolCallUpdate(tool_call_id=call.id, content=content))
 
     def _finish(
@@ -426,7 +457,10 @@ class TurnStage:
                 tool=call.tool,
                 exit_code=report.exit_code if report else None,
                 duration_ms=is_open.duration_ms(trio.current_time()),
-                output_bytes=len((report.text if report else text).encode()),
+                output_bytes=is_open.output_bytes
+                if is_open.output_bytes is not None
+                else len((report.text if report else text).encode()),
+                artifacts=is_open.artifacts,
             )
             self._close_call(result, text)
 
@@ -435,7 +469,7 @@ class TurnStage:
         shown = ToolCallUpdate(
             tool_call_id=result.tool_call_id,
             status=ToolCallStatus.COMPLETED if done else ToolCallStatus.FAILED,
-            content=[ToolContent(content=Text(text=_excerpt(text)))] if text else None,
+            content=[ToolContent(content=Text(text=excerpt(text)))] if text else None,
         )
         generation, log = self.turn.generation, self.scene.log
         log.append(Kind.TOOL, encode(shown), generation=generation)
@@ -479,14 +513,6 @@ def _ask_body(fields: ToolCallFields, limit: float, scene: Scene) -> AskBody:
         options=[msgspec.Raw(encode(option)) for option in OPTIONS],
         expires_at=scene.log.writes.now() + limit if limit else None,
     )
-
-
-def _excerpt(text: str) -> str:
-    """The text, or its two ends and how much lies between."""
-    if len(text) <= SHOWN:
-        return text
-    half = SHOWN // 2
-    return f"{text[:half]}\n[… {len(text) - 2 * half} characters left out …]\n{text[-half:]}"
 
 
 def _said(decision: Decision) -> str:

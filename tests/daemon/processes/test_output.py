@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 from hypothesis import given, strategies as st
 
-from moorage_daemon.processes.output import KEPT, Output
+from moorage_daemon.processes.output import KEPT, WHOLE, Output
 
 
 def written(*chunks: bytes) -> Output:
@@ -32,6 +32,25 @@ def test_one_byte_more_is_marked() -> None:
     output = written(b"a" * KEPT, b"b", b"c" * KEPT)
 
     assert output.text() == "a" * KEPT + "\n[... 1 bytes left out ...]\n" + "c" * KEPT
+
+
+def test_all_of_it_is_there_where_only_the_ends_are_shown() -> None:
+    lines = b"".join(b"line %d\n" % number for number in range(100_000))
+
+    assert written(b"short").whole() is None
+    assert written(b"a" * 2 * KEPT).whole() is None
+    assert written(lines[:500_000], lines[500_000:]).whole() == lines.decode()
+
+
+@pytest.mark.parametrize("more", [0, 1, KEPT, KEPT + 1, 10 * KEPT])
+def test_what_is_lost_of_a_flood_is_marked(more: int) -> None:
+    output = written(b"a" * WHOLE, b"b" * more)
+
+    lost = max(0, more - KEPT)
+    mark = f"\n[... {lost:,} bytes left out ...]\n" if lost else ""
+    assert output.whole() == "a" * WHOLE + mark + "b" * min(more, KEPT)
+    assert output.text().startswith("a" * KEPT + f"\n[... {WHOLE + more - 2 * KEPT:,} bytes")
+    assert output.text().endswith("b" * min(more, KEPT))
 
 
 def test_invalid_bytes_show() -> None:
@@ -84,4 +103,4 @@ def test_memory_does_not_grow_with_what_is_written() -> None:
         tracemalloc.stop()
 
     assert output.total == 2000 * KEPT
-    assert peak < 10 * KEPT
+    assert peak < 2 * WHOLE
