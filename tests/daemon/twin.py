@@ -157,6 +157,7 @@ class Client:
     questions: list[Question] = field(default_factory=list[Question])
     retracted: list[int] = field(default_factory=list[int])
     gone: bool = False
+    asked: dict[int, str] = field(default_factory=dict[int, str])  # request id -> method
     _replies: dict[int, Reply[Any]] = field(default_factory=dict[int, Reply[Any]])
     _count: int = 0
     _news: trio.Event = field(default_factory=trio.Event)
@@ -209,6 +210,10 @@ class Client:
     def _tell(self) -> None:
         news, self._news = self._news, trio.Event()
         news.set()
+
+    async def news(self) -> None:
+        """Wait until something more has come."""
+        await self._news.wait()
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until what was received makes it true."""
@@ -298,6 +303,7 @@ class Client:
 
     def _opened(self, reply: Reply[Any], method: str, params: Json) -> bytes:
         self._replies[reply.id] = reply
+        self.asked[reply.id] = method
         return jsonrpc.encode_request(reply.id, method, params)
 
     def post(self, *frames: bytes | Oversize) -> None:
