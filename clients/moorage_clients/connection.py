@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from moorage_clients.errors import ConnectionLost, OutOfOrder
+from moorage_clients.errors import ConnectionLost, OutOfOrder, TooLarge
 from moorage_clients.feed import Feed
 from moorage_clients.links import Link
 from moorage_clients.messages import Message, read_entry, read_update
@@ -34,6 +34,7 @@ from moorage_protocol.errors import (
     RequestCancelled,
     RpcError,
 )
+from moorage_protocol.framing import MAX_FRAME_BYTES
 from moorage_protocol.jsonrpc import Notification, Request, RequestId
 from moorage_protocol.moorage import Detached
 from moorage_protocol.peer import Answer, CancelRequest, Dropped, Fault, Peer
@@ -284,7 +285,10 @@ class Connection:
         shape: type[R],
         then: Callable[[R | RpcError | ConnectionLost], None],
     ) -> None:
-        """Ask, and have `then` called with the outcome; raises `ConnectionLost` at once only."""
+        """Ask, and have `then` called with the outcome.
+
+        Raises `ConnectionLost` at once only, and `TooLarge` for what no daemon would read.
+        """
 
         def settle(outcome: msgspec.Raw | RpcError | ConnectionLost) -> None:
             then(_decoded(outcome, shape))
@@ -292,6 +296,9 @@ class Connection:
         if self.lost is not None:
             raise self._over()
         request_id, frame = self._peer.request(method, params, settle)
+        if len(frame) > MAX_FRAME_BYTES:
+            self._peer.retract(request_id)
+            raise TooLarge(len(frame), MAX_FRAME_BYTES)
         try:
             await self._outgoing.send(frame)
         except BaseException as error:

@@ -3,6 +3,7 @@
     ClientError
     ├── CannotConnect       no daemon there, or it turned the connection away
     ├── ConnectionLost      there was one; the session goes on in the daemon
+    ├── TooLarge            no daemon takes so much in one message; nothing was sent
     └── OutOfOrder          the other side broke its word: a log with a gap or a repetition
 
 A refusal is an `RpcError` of `moorage_protocol.errors`, the same tree that the daemon raises.
@@ -31,6 +32,18 @@ class ConnectionLost(ClientError):
     def __init__(self, problem: str = "the connection is closed") -> None:
         super().__init__(problem)
         self.problem = problem
+
+
+class TooLarge(ClientError):
+    """A message of `size` bytes was not sent: a daemon skips whatever is longer than `limit`."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"a message of {self.size} bytes is too large, {self.limit} are the most"
 
 
 class OutOfOrder(ClientError):

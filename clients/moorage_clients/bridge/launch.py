@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from moorage_protocol import rendezvous
@@ -197,7 +198,8 @@ def command(state_dir: str, flags: Sequence[str]) -> list[str]:
 
 def prepare(state_dir: str) -> None:
     """Make the state directory where it is missing; raises `LaunchFailed` if it is not private."""
-    os.makedirs(state_dir, mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):  # and no directory, which is objected to in better words
+        os.makedirs(state_dir, mode=0o700, exist_ok=True)
     objection = rendezvous.objection_to(os.lstat(state_dir))
     if objection is not None:
         raise LaunchFailed(f"{state_dir}: {objection}")

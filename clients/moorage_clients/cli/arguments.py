@@ -7,6 +7,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from moorage_clients.cli.daemon_arguments import add_daemon_commands
 from moorage_clients.cli.exits import MEANINGS
@@ -57,8 +58,14 @@ def parse(words: Sequence[str]) -> Invocation:
         command: Command = found.build(found)
         return Invocation(command, str(state_dir), found.json, _remote(found, command))
     except (Wrong, LookupError) as error:
-        usage: argparse.ArgumentParser = found.parser
-        usage.error(str(error))
+        _refuse(found, str(error))
+    except FileNotFoundError:
+        _refuse(found, "the directory you are in is not there any more")
+
+
+def _refuse(found: argparse.Namespace, problem: str) -> NoReturn:
+    parser: argparse.ArgumentParser = found.parser
+    parser.error(problem)
 
 
 def _parser() -> argparse.ArgumentParser:

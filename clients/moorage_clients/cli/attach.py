@@ -4,7 +4,6 @@ A line is a prompt, unless a question is open and the line is an answer to one. 
 on meanwhile: there is no screen to keep in order, so this works over any terminal and any pipe.
 """
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -52,7 +51,7 @@ def attach(invocation: Invocation, command: Attach, screen: Screen) -> Exit:
     access = Access.OBSERVER if command.watch else Access.CONTROLLER
 
     async def work(client: Client) -> Exit:
-        session = await choose(client, command.session, os.getcwd())  # noqa: PTH109
+        session = await choose(client, command.session)
         async with client.attach(session, command.after, access=access) as attachment:
             is_typing = is_person and not invocation.json
             seat = Seat(

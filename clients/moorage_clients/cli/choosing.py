@@ -1,5 +1,6 @@
 """Which session a command is about: an id, the start of one, or the last one of a directory."""
 
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -29,12 +30,22 @@ def live_row(session: SessionInfo) -> LiveRow | None:
     return meta.moorage
 
 
-async def choose(client: Client, given: str | None, cwd: str, *, killed: bool = False) -> str:
-    """The id of the session that `given` names, else of the last one of `cwd`.
+def here() -> str:
+    """The directory we are in, as it is, links and all; raises `Failure`."""
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        problem = "The directory you are in is not there any more."
+        raise Failure(Exit.FAILED, problem, "Go to one that is, or name a session.") from None
+
+
+async def choose(client: Client, given: str | None, *, killed: bool = False) -> str:
+    """The id of the session that `given` names, else of the last one of this directory.
 
     `killed` sessions count where the command can do something with them. Raises `Failure`.
     """
     if given is None:
+        cwd = here()
         return last_of(await client.sessions(cwd), cwd)
     return matching(given, await client.sessions(), killed=killed)
 

@@ -13,31 +13,62 @@ from moorage_clients.cli.invocation import Invocation
 
 def run(words: Sequence[str]) -> int:
     """Run the command that `words` say; gives the exit code."""
+    _open_streams()
     invocation = arguments.parse(words)
     try:
-        return _dispatch(invocation)
+        code = _dispatch(invocation)
+        sys.stdout.flush()
     except Failure as failure:
-        _tell(failure, as_json=invocation.json)
-        return failure.code
+        return _tell(failure, as_json=invocation.json)
     except KeyboardInterrupt:
         return Exit.DETACHED
     except BrokenPipeError:
-        # The reader of our output has enough; the interpreter must not flush into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()  # the reader of our output has enough
         return Exit.OK
+    except UnicodeEncodeError:
+        return _tell(Failure(Exit.USAGE, NOT_TEXT), as_json=invocation.json)
+    except OSError as error:
+        _write_no_more()
+        place = "" if error.filename is None else f"{error.filename}: "
+        problem = f"{place}{error.strerror or type(error).__name__}"
+        return _tell(Failure(Exit.FAILED, problem), as_json=invocation.json)
+    return code
 
 
-def _tell(failure: Failure, *, as_json: bool) -> None:
+NOT_TEXT = "The command line, or the name of this directory, holds bytes that are no UTF-8 text."
+
+
+def _open_streams() -> None:
+    """Give every standard stream that the caller closed a place that swallows it.
+
+    Else the first thing that is opened takes its number, and what is printed goes there.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, number)
+            if nowhere != number:
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def _write_no_more() -> None:
+    """The interpreter flushes at its end, and must not meet the same error again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell(failure: Failure, *, as_json: bool) -> int:
     if as_json:
         error = {"type": "error", "message": failure.problem, "exit": int(failure.code)}
         print(json.dumps(error | ({"hint": failure.hint} if failure.hint else {})))
-        return
+        return failure.code
     from moorage_clients.cli.screen import open_screen
 
     notes = open_screen().notes
     notes.write(f"{notes.paint('moorage:', Style.BAD)} {failure.problem}\n")
     if failure.hint:
         notes.write(f"{failure.hint}\n")
+    return failure.code
 
 
 def _dispatch(invocation: Invocation) -> int:
@@ -97,7 +128,11 @@ def _upkeep(invocation: Invocation) -> Exit:
         case said.Completion() as command:
             from moorage_clients.cli import offering
 
-            screen.say(offering.script(command.shell))
+            script = offering.script(command.shell)
+            if invocation.json:
+                screen.document({"shell": command.shell, "script": script})
+            else:
+                screen.say(script)
             return Exit.OK
         case command:
             raise AssertionError(command)

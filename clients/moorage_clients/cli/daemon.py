@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
 
 from moorage_clients.bridge import launch
 from moorage_clients.cli.exits import Exit, Failure
@@ -124,27 +123,25 @@ def logs(invocation: Invocation, command: DaemonLogs) -> Exit:
             "Only a daemon that was started in the background has one.",
         ) from None  # fmt: skip
     with file:
-        _print_tail(file, path.stat().st_size, command.lines)
+        file.seek(max(0, path.stat().st_size - MAX_TAIL))
+        for line in file.readlines()[-command.lines :] if command.lines else []:
+            _print_log(line, as_json=invocation.json)
+        sys.stdout.flush()
         while command.follow:
             line = file.readline()
             if line:
-                _print_log(line)
+                _print_log(line, as_json=invocation.json)
+                sys.stdout.flush()
             else:
                 launch.pause()
     return Exit.OK
 
 
-def _print_tail(file: TextIO, size: int, lines: int) -> None:
-    file.seek(max(0, size - MAX_TAIL))
-    for line in file.readlines()[-lines:] if lines else []:
-        _print_log(line)
-    sys.stdout.flush()
-
-
-def _print_log(line: str) -> None:
-    sys.stdout.write(plain(line))
-    if line.endswith("\n"):
-        sys.stdout.flush()
+def _print_log(line: str, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"line": line.rstrip("\n")}))
+    else:
+        sys.stdout.write(plain(line))
 
 
 def _say(line: str) -> None:

@@ -7,13 +7,12 @@ import platform
 import sys
 from collections.abc import Sequence
 
-import trio
-
 from moorage_clients.cli.asking import ask
 from moorage_clients.cli.colour import Style
 from moorage_clients.cli.daemon_findings import look_at_daemon
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Doctor, Invocation
+from moorage_clients.cli.loop import run
 from moorage_clients.cli.screen import Screen
 from moorage_clients.cli.state_findings import look_at_state_dir
 from moorage_clients.plain_text import plain
@@ -33,7 +32,7 @@ def doctor(invocation: Invocation, command: Doctor, screen: Screen) -> Exit:
     """Look, tell, and end with 1 if something does not work."""
     findings = [_python(), *_installation(command.flags)]
     findings += look_at_state_dir(invocation.state_dir)
-    findings += trio.run(look_at_daemon, invocation.state_dir)
+    findings += run(look_at_daemon, invocation.state_dir)
     problems = sum(finding.state is State.BROKEN for finding in findings)
     if invocation.json:
         screen.document({"ok": not problems, "findings": findings})

@@ -9,11 +9,12 @@ import trio
 from moorage_clients.bridge import launch
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Invocation
+from moorage_clients.cli.loop import run
 from moorage_clients.cli.remote import Remote
 from moorage_clients.cli.starting import start_daemon
 from moorage_clients.client import Client, open_client
 from moorage_clients.connection import OnPermission
-from moorage_clients.errors import ClientError
+from moorage_clients.errors import ClientError, TooLarge
 from moorage_clients.identity import IdentityFile
 from moorage_clients.plain_text import plain
 from moorage_protocol.errors import NotFound, RpcError
@@ -78,13 +79,16 @@ def run_with_client(
         way = Way.within(invocation.state_dir)
     identity = _identity(invocation)
     try:
-        return trio.run(_work, way, identity, work, on_permission, strict_exception_groups=True)
+        return run(_work, way, identity, work, on_permission)
     except NotFound as error:
         raise Failure(Exit.NO_SESSION, plain(error.message)) from error
     except RpcError as error:
         raise Failure(Exit.FAILED, f"The daemon refused: {plain(error.message)}") from error
     except trio.TooSlowError as error:
         raise Failure(Exit.NO_DAEMON, "The daemon does not answer.", way.hint) from error
+    except TooLarge as error:
+        problem = f"That is too much at once: {error.limit >> 20} MiB are the most."
+        raise Failure(Exit.USAGE, problem, "Put it in a file, and name that file.") from error
     except ClientError as error:
         raise Failure(Exit.NO_DAEMON, plain(str(error)), way.hint) from error
 

@@ -8,7 +8,15 @@ from datetime import datetime
 
 import msgspec
 
-from moorage_clients.cli.choosing import choose, is_killed, last_of, live_row, matching, short_ids
+from moorage_clients.cli.choosing import (
+    choose,
+    here,
+    is_killed,
+    last_of,
+    live_row,
+    matching,
+    short_ids,
+)
 from moorage_clients.cli.colour import Style
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Cancel, Configure, Invocation, Kill, Log, Ls, New
@@ -98,7 +106,7 @@ def ls(invocation: Invocation, command: Ls, screen: Screen) -> Exit:
 
 def _default(sessions: Sequence[SessionInfo]) -> str | None:
     try:
-        return last_of(sessions, os.getcwd())  # noqa: PTH109 - as it is, links and all
+        return last_of(sessions, here())
     except Failure:
         return None
 
@@ -151,8 +159,7 @@ def log(invocation: Invocation, command: Log, screen: Screen) -> Exit:
     """Print the entries of a session's log, page by page."""
 
     async def work(client: Client) -> Exit:
-        cwd = os.getcwd()  # noqa: PTH109
-        session = await choose(client, command.session, cwd, killed=True)
+        session = await choose(client, command.session, killed=True)
         after: int | None = command.after
         while after is not None:
             page = await client.entries(session, after, limit=PAGE, kinds=command.kinds or None)
@@ -189,7 +196,7 @@ def cancel(invocation: Invocation, command: Cancel, screen: Screen) -> Exit:
     """Ask a turn to stop and say what was found."""
 
     async def work(client: Client) -> Exit:
-        session = await choose(client, command.session, os.getcwd())  # noqa: PTH109
+        session = await choose(client, command.session)
         scope = None if command.scope is None else Scope(command.scope)
         found = await client.cancel(session, generation=command.generation, scope=scope)
         if invocation.json:
@@ -242,7 +249,7 @@ def configure(invocation: Invocation, command: Configure, screen: Screen) -> Exi
     """Change a session's model settings, or show them."""
 
     async def work(client: Client) -> Exit:
-        session = await choose(client, command.session, os.getcwd())  # noqa: PTH109
+        session = await choose(client, command.session)
         result = await client.configure(session, patch(command.settings))
         if invocation.json:
             screen.document({"sessionId": session, "overrides": result.overrides,

@@ -38,7 +38,7 @@ def prompt(invocation: Invocation, command: Prompt, screen: Screen) -> Exit:
         )  # fmt: skip
 
         async def work(client: Client) -> Exit:
-            session = await choose(client, command.session, os.getcwd())  # noqa: PTH109
+            session = await choose(client, command.session)
             async with client.prompt(
                 session,
                 text,
