@@ -8,17 +8,19 @@ is the session as it was then, whatever happens meanwhile.
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import msgspec
 from msgspec import Raw
 
 from moorage_daemon.log.log import Log
-from moorage_daemon.store.model import Head
+from moorage_daemon.store.model import Entry, Head
+from moorage_daemon.store.naming import blobs_named
 from moorage_daemon.store.port import Store
 from moorage_daemon.transfer.lines import (
     START,
     VERSION,
+    BlobRecord,
     EndRecord,
     EntryRecord,
     HeaderLine,
@@ -30,33 +32,42 @@ from moorage_protocol.errors import CursorExpired, InvalidParams
 from moorage_protocol.transfer import MAX_PART, ExportResult
 
 
-_CURSOR = re.compile(r"([0-9]{1,16})\.([0-9]{1,16})\.([0-9]{1,16})\.([0-9]{1,9})\.([0-9a-f]{64})")
+PIECE = 2**18  # bytes of a blob in one line
+
+_CURSOR = re.compile(r"(?:[0-9]{1,16}\.){6}[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Place:
     """How far a file was given.
 
-    Of the entries up to `upto`, those up to `after`, `count` of them, and `offset` bytes of the
-    line behind them; `digest` is the checksum of the whole lines.
+    Of the entries up to `upto`, those up to `after`, `count` of them; of the blobs of the last of
+    them `pieces` lines, `blobs` in all; and `offset` bytes of the line behind these. `digest` is
+    the checksum of the whole lines.
     """
 
     upto: int
     after: int = 0
     count: int = 0
+    pieces: int = 0
+    blobs: int = 0
     offset: int = 0
     digest: str = START
 
     def __str__(self) -> str:
-        return f"{self.upto}.{self.after}.{self.count}.{self.offset}.{self.digest}"
+        return ".".join(map(str, astuple(self)))
+
+    def behind(self, line: bytes, **changes: int) -> "Place":
+        """The place behind one more whole line."""
+        return replace(self, offset=0, digest=chained(self.digest, line), **changes)
 
 
 def _place(cursor: str) -> Place:
-    found = _CURSOR.fullmatch(cursor)
-    if found is None:
+    if _CURSOR.fullmatch(cursor) is None:
         raise InvalidParams("Invalid params: cursor")
-    upto, after, count, offset = map(int, found.groups()[:4])
-    return Place(upto, after, count, offset, found[5])
+    *numbers, digest = cursor.split(".")
+    upto, after, count, pieces, blobs, offset = map(int, numbers)
+    return Place(upto, after, count, pieces, blobs, offset, digest)
 
 
 async def first_part(store: Store, log: Log, now: float) -> ExportResult:
@@ -91,6 +102,13 @@ async def _part(store: Store, session: str, place: Place, begun: bytes) -> Expor
 
 async def _lines(store: Store, session: str, place: Place) -> AsyncGenerator[tuple[bytes, Place]]:
     """The lines from there on, each with the place behind it."""
+    if place.after:
+        page = await store.entries(session, place.after - 1, limit=1)
+        for entry in page.entries:
+            async with aclosing(_blob_lines(store, entry, place)) as lines:
+                async for line, behind in lines:
+                    place = behind
+                    yield line, place
     while place.after < place.upto:
         page = await store.entries(session, place.after, max_bytes=MAX_PART)
         if (page.gap and place.after) or not page.entries:
@@ -99,7 +117,31 @@ async def _lines(store: Store, session: str, place: Place) -> AsyncGenerator[tup
             if entry.seq > place.upto:
                 break
             line = write(Line(entry=EntryRecord.of(entry)))
-            digest = chained(place.digest, line)
-            place = Place(place.upto, entry.seq, place.count + 1, digest=digest)
+            place = place.behind(line, after=entry.seq, count=place.count + 1, pieces=0)
             yield line, place
-    yield write(Line(end=EndRecord(place.count, 0, place.digest))), place
+            async with aclosing(_blob_lines(store, entry, place)) as lines:
+                async for line, behind in lines:
+                    place = behind
+                    yield line, place
+    yield write(Line(end=EndRecord(place.count, place.blobs, place.digest))), place
+
+
+async def _blob_lines(
+    store: Store, entry: Entry, place: Place
+) -> AsyncGenerator[tuple[bytes, Place]]:
+    """The lines of the blobs that an entry names, without those that were given."""
+    number = 0
+    for digest in sorted(blobs_named(entry)):
+        found = await store.get_blob(digest, 0, 0)
+        size = 0 if found is None else found.size
+        for start in range(0, max(size, 1), PIECE):
+            number += 1
+            if number <= place.pieces:
+                continue
+            part = await store.get_blob(digest, start, PIECE)
+            data = b"" if part is None else part.data
+            record = BlobRecord(digest, size, start, data, missing=found is None)
+            line = write(Line(blob=record))
+            is_last = start + PIECE >= size
+            place = place.behind(line, pieces=number, blobs=place.blobs + is_last)
+            yield line, place

@@ -15,6 +15,8 @@ from msgspec.structs import replace
 from moorage_daemon.identity import is_id, new_id
 from moorage_daemon.sessions import Sessions
 from moorage_daemon.store.model import Head, ImportedBody
+from moorage_daemon.store.naming import digests_in
+from moorage_daemon.transfer.arriving import Arriving
 from moorage_daemon.transfer.checking import checked, read_head, taken_over
 from moorage_daemon.transfer.landing import Landing
 from moorage_daemon.transfer.lines import (
@@ -22,7 +24,9 @@ from moorage_daemon.transfer.lines import (
     START,
     VERSION,
     BadLine,
+    BlobRecord,
     EndRecord,
+    EntryRecord,
     HeaderLine,
     Line,
     chained,
@@ -50,7 +54,12 @@ class Reading(Protocol):
 
     landing: Landing
 
-    def read(self, line: bytes) -> None:
+    @property
+    def blobs(self) -> int:
+        """How many blobs came."""
+        ...
+
+    async def read(self, line: bytes) -> None:
         """Take the next line behind the first."""
         ...
 
@@ -91,7 +100,7 @@ class Intake:
             if self.lines % BREATH == 0:
                 await trio.lowlevel.checkpoint()
             try:
-                self._take_line(bytes(line) + b"\n")
+                await self._take_line(bytes(line) + b"\n")
             except BadLine as problem:
                 raise self._bad(str(problem)) from problem
         if self._reading is not None:
@@ -100,9 +109,9 @@ class Intake:
     def _bad(self, problem: str) -> InvalidParams:
         return InvalidParams(f"Invalid params: line {max(self.lines, 1)}: {problem}")
 
-    def _take_line(self, line: bytes) -> None:
+    async def _take_line(self, line: bytes) -> None:
         if self._reading is not None:
-            return self._reading.read(line)
+            return await self._reading.read(line)
         first = read(line, _First)
         if first.moorage != "session":
             raise BadLine("this is no session that was exported")
@@ -121,7 +130,10 @@ class Intake:
         await reading.landing.complete(note)
         landed = reading.landing
         return Imported(
-            session_id=landed.head.id, entries=landed.log.seq, blobs=0, notes=list(note.notes)
+            session_id=landed.head.id,
+            entries=landed.log.seq,
+            blobs=reading.blobs,
+            notes=list(note.notes),
         )
 
     async def discard(self) -> None:
@@ -150,6 +162,7 @@ class _OwnReading:
         self._entries = 0
         self._skipped = 0
         self._is_over = False
+        self._arriving = Arriving(intake.sessions.committer.store)
         self.landing = Landing(intake.sessions, self._head(intake))
 
     def _head(self, intake: Intake) -> Head:
@@ -157,30 +170,40 @@ class _OwnReading:
         session = claimed_id(taken.id, intake.is_taken) if importer.keep_id else new_id()
         return replace(taken, id=session, principal=importer.principal, owner=importer.owner)
 
-    def read(self, line: bytes) -> None:
+    @property
+    def blobs(self) -> int:
+        """How many came."""
+        return self._arriving.count
+
+    async def read(self, line: bytes) -> None:
         """Take the next line."""
         if self._is_over:
             raise BadLine("nothing may follow the last line")
-        found = read(line, Line)
-        match found:
-            case Line(entry=entry) if entry is not None:
-                self._take_entry(found)
-            case Line(end=end) if end is not None:
+        match read(line, Line):
+            case Line(blob=BlobRecord() as blob):
+                note = await self._arriving.take(blob)
+                self._notes += [note] if note is not None else []
+            case Line(entry=EntryRecord() as entry):
+                self._take_entry(entry)
+            case Line(end=EndRecord() as end):
                 self._end(end)
             case _:
-                raise BadLine("it is neither an entry nor the end")
+                raise BadLine("it is neither an entry, nor of a blob, nor the end")
         self._digest = chained(self._digest, line)
 
-    def _take_entry(self, line: Line) -> None:
-        record = line.entry
-        assert record is not None
+    def _take_entry(self, record: EntryRecord) -> None:
+        self._arriving.must_be_done()
         if self._entries == 0:
             self._skipped = record.seq - 1  # of a log whose beginning was trimmed
         body = checked(record, self.landing.next + self._skipped)
         self.landing.add(record.kind, body, at=record.at, generation=record.generation)
+        self._arriving.expect(digests_in(body))
         self._entries += 1
 
     def _end(self, end: EndRecord) -> None:
+        self._arriving.must_be_done()
+        if end.blobs != self.blobs:
+            raise BadLine(f"there are {self.blobs} blobs, and not as many as it says")
         if end.entries != self._entries or self.landing.log.seq + self._skipped != self._header.seq:
             raise BadLine(f"there are {self._entries} entries, and not as many as it says")
         if end.sha256 != self._digest:

@@ -1,13 +1,14 @@
 """The file: one JSON object a line, a session's head first, a checksum of all of it last.
 
     {"moorage":"session","version":1,"exported":1763700000.5,"seq":17,"head":{…}}
-    {"entry":{"seq":1,"at":1763700000.1,"kind":"state","body":{…}}}
+    {"entry":{"seq":1,"at":1763700000.1,"kind":"artifact","body":{"sha256":"…",…}}}
     {"blob":{"sha256":"…","size":70000,"offset":0,"data":"…"}}
     {"end":{"entries":17,"blobs":1,"sha256":"…"}}
 
-Entries stand in their order, and blobs behind the entries that name them, each in as many lines as
-it takes. The checksum covers all lines before the last one: it is the SHA-256 of the checksum up to
-a line, as 32 bytes, and that line with its end; before the first line it is 32 zeros.
+Entries stand in their order, and behind each the blobs that it names, by their digests, each in as
+many lines as it takes; one whose bytes are lost says that they are `missing`. The checksum covers
+all lines before the last one: it is the SHA-256 of the checksum up to a line, as 32 bytes, and that
+line with its end; before the first line it is 32 zeros.
 """
 
 import hashlib
@@ -77,11 +78,14 @@ def _fits_a_line(body: bytes) -> bool:
         return False
 
 
-class BlobRecord(Struct, frozen=True):
+class BlobRecord(Struct, frozen=True, omit_defaults=True):
+    """A piece of a blob, in base64."""
+
     sha256: Digest
     size: Count
     offset: Count
     data: bytes
+    missing: bool = False
 
 
 class EndRecord(Struct, frozen=True):

@@ -66,8 +66,16 @@ def file_of(lines: Sequence[Json]) -> bytes:
     for line in written:
         digest = hashlib.sha256(digest + line).digest()
     count = sum("entry" in line for line in lines)
-    end = {"end": {"entries": count, "blobs": 0, "sha256": digest.hex()}}
+    blobs = [line["blob"] for line in lines if "blob" in line]
+    whole = sum(_is_last(blob) for blob in blobs)
+    end = {"end": {"entries": count, "blobs": whole, "sha256": digest.hex()}}
     return b"".join(written) + msgspec.json.encode(end) + b"\n"
+
+
+def _is_last(blob: Json) -> bool:
+    """Whether this is the last line of a blob."""
+    held = len(base64.b64decode(blob["data"]))
+    return bool(blob.get("missing")) or blob["offset"] + held == blob["size"]
 
 
 def changed(file: bytes, change: Callable[[list[Json]], object]) -> bytes:

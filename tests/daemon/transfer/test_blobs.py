@@ -1,0 +1,158 @@
+"""Artifacts go with their session into a file and out of it, byte for byte and by their digest."""
+
+import base64
+from typing import Any
+
+import pytest
+from trio.testing import wait_all_tasks_blocked
+
+from moorage_daemon.identity import Principal
+from moorage_daemon.tools.port import Report
+from moorage_protocol.errors import InvalidParams
+from moorage_protocol.moorage import Role
+from tests.daemon.harness import Daemon, open_daemon, simulated
+from tests.daemon.test_artifacts import LONG, content, rows, told
+from tests.daemon.transfer.files import changed, exported, imported, lines_of, parts_of
+from tests.daemon.twin import Client, Json
+
+
+pytestmark = pytest.mark.trio(run=simulated)
+
+HUGE = "".join(f"{number:09}" for number in range(200_000))
+
+
+async def session_with(daemon: Daemon, client: Client, *texts: str) -> str:
+    session = await client.new()
+    for text in texts:
+        await told(daemon, client, session, Report("both ends", whole=text))
+    return session
+
+
+async def test_artifacts_come_out_as_they_went_in(daemon: Daemon, client: Client) -> None:
+    session = await session_with(daemon, client, LONG, HUGE, LONG)
+    parts = [part async for part in parts_of(client, session)]
+    file = b"".join(parts)
+
+    async with open_daemon() as other:
+        guest = await other.connect(Principal("guest", Role.OWNER))
+        result = await imported(guest, file)
+
+        found = await rows(guest, result.session_id)
+        assert [await content(guest, row.uri) for row in found] == [
+            text.encode() for text in (LONG, HUGE, LONG)
+        ]
+        assert all(row.uri.startswith(f"moorage-artifact://{result.session_id}/") for row in found)
+        assert (result.blobs, result.notes) == (3, [])
+        assert (await other.store.collect(0)).blobs == 0, "all of them are named"
+    assert len(parts) > 4
+    assert max(len(part) for part in parts) <= 2**19
+    blobs = [line["blob"] for line in lines_of(file) if "blob" in line]
+    assert len(blobs) > 8, "a long one is in several lines"
+
+
+async def test_every_part_of_a_file_may_be_asked_for_again(daemon: Daemon, client: Client) -> None:
+    """What is needed to go on stands in the cursor: an answer that was lost is no loss."""
+    session = await session_with(daemon, client, HUGE)
+    cursors: list[str | None] = [None]
+    parts: list[bytes] = []
+    while True:
+        params = {"sessionId": session, "cursor": cursors[-1]}
+        part: Json = await client.call("_moorage/session/export", params, dict[str, Any])
+        parts.append(base64.b64decode(part["data"]))
+        if "next" not in part:
+            break
+        cursors.append(part["next"])
+
+    for number in reversed(range(1, len(cursors))):
+        params = {"sessionId": session, "cursor": cursors[number]}
+        again: Json = await client.call("_moorage/session/export", params, dict[str, Any])
+        assert base64.b64decode(again["data"]) == parts[number]
+
+
+def blob(number: int, **fields: Any) -> Any:
+    """A change of the `number`-th line of a blob."""
+
+    def change(lines: list[Json]) -> None:
+        found = [line for line in lines if "blob" in line]
+        found[number]["blob"].update(fields)
+
+    return change
+
+
+def without_blobs(lines: list[Json]) -> None:
+    lines[:] = [line for line in lines if "blob" not in line]
+
+
+def moved_first(lines: list[Json]) -> None:
+    at = next(number for number, line in enumerate(lines) if "blob" in line)
+    lines.insert(1, lines.pop(at))
+
+
+BROKEN = {
+    "absent": (without_blobs, "has to come first: an entry names it"),
+    "too early": (moved_first, "does not name this blob"),
+    "another digest": (blob(0, sha256="0" * 64), "does not name this blob"),
+    "other bytes": (
+        blob(0, data=base64.b64encode(b"x" * 2**18).decode()),
+        "not those of its digest",
+    ),
+    "a gap": (blob(1, offset=5), "blob.offset must be"),
+    "too long": (blob(0, size=2**26), "more than"),
+    "longer than it is": (blob(1, data=base64.b64encode(b"x" * 2**19).decode()), "blob.offset"),
+    "no base64": (blob(0, data="???"), "not what a line says"),
+    "no digest": (blob(0, sha256="abc"), "not what a line says"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_a_blob_that_is_not_what_it_says_ends_the_import(
+    daemon: Daemon, client: Client, what: str
+) -> None:
+    change, problem = BROKEN[what]
+    session = await session_with(daemon, client, LONG)
+    file = changed(await exported(client, session), change)
+
+    async with open_daemon() as other:
+        guest = await other.connect()
+        with pytest.raises(InvalidParams, match=problem):
+            await imported(guest, file)
+        await wait_all_tasks_blocked()
+        assert await other.store.inner.list() == []
+
+
+async def test_a_digest_alone_gives_nobody_bytes(daemon: Daemon, client: Client) -> None:
+    """Who knows the digest of what somebody else keeps has not got it, by no file."""
+    session = await session_with(daemon, client, LONG)
+    file = await exported(client, session)
+    stranger = await daemon.connect(Principal("other", Role.OWNER))
+
+    def missing(lines: list[Json]) -> None:
+        first = next(line for line in lines if "blob" in line)
+        digest = first["blob"]["sha256"]
+        at = lines.index(first)
+        without_blobs(lines)
+        empty = {"sha256": digest, "size": 0, "offset": 0, "data": "", "missing": True}
+        lines.insert(at, {"blob": empty})
+
+    for change in (without_blobs, missing):
+        with pytest.raises(InvalidParams):
+            await imported(stranger, changed(file, change))
+
+
+async def test_what_was_lost_before_is_noted_and_stops_nothing(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await session_with(daemon, client, LONG)
+    get = daemon.store.get_blob
+
+    async def lost(*_: Any, **__: Any) -> None:
+        await get("0" * 64)
+
+    daemon.store.get_blob = lost  # type: ignore[method-assign]
+    file = await exported(client, session)
+
+    async with open_daemon() as other:
+        guest = await other.connect()
+        result = await imported(guest, file)
+        [row] = await rows(guest, result.session_id)
+        assert result.notes == [f"the bytes of an artifact were lost before: {row.sha256}"]
