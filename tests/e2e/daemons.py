@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moorage_protocol.rendezvous import read_token
+from moorage_protocol.rendezvous import is_alive, read_daemon, read_token
 
 
 PATIENCE = 10.0  # seconds for a process to start, or to end
@@ -62,7 +62,10 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def running(state_dir: Path, *flags: str) -> Generator[DaemonProcess]:
-    """Start a daemon and wait for its ready line; on leaving, whatever is left of it is killed."""
+    """Start a daemon and wait for its ready line.
+
+    On leaving it is killed, and so is one that a client started after it on the same directory.
+    """
     log = state_dir.with_suffix(".log")
     with (
         log.open("a") as errors,
@@ -84,3 +87,13 @@ def running(state_dir: Path, *flags: str) -> Generator[DaemonProcess]:
             yield daemon
         finally:
             process.kill()
+            process.wait()  # before it is reaped its directory counts as held
+            end_daemon(state_dir)
+
+
+def end_daemon(state_dir: Path) -> None:
+    """Kill whatever daemon holds that directory."""
+    found = read_daemon(state_dir)
+    if found is not None and is_alive(state_dir):
+        with suppress(ProcessLookupError):
+            os.kill(found.pid, signal.SIGKILL)
