@@ -11,14 +11,22 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import trio
 
 from moorage_daemon.store.disk import Disk, File
-from moorage_daemon.store.port import Blob, BlobMismatch, BlobPart, BlobTooLarge, Collected
+from moorage_daemon.store.port import (
+    Blob,
+    BlobMismatch,
+    BlobPart,
+    BlobTooLarge,
+    Collected,
+    Problem,
+    StoreUnreadable,
+)
 from moorage_daemon.store.worker import Worker
 
 
@@ -126,7 +134,7 @@ class Blobs:
     # ---- collecting
 
     async def unused(self, grace: float) -> set[str]:
-        """The blobs that nobody put or read for so many seconds."""
+        """The blobs that nobody put or read for so many seconds; all for a negative number."""
         return await self._worker.run(lambda: self._unused(grace))
 
     def _unused(self, grace: float) -> set[str]:
@@ -150,6 +158,38 @@ class Blobs:
             disk.sync_names()
         return Collected(blobs, size)
 
+    # ---- checking
+
+    async def check(
+        self, named: Callable[[], Awaitable[frozenset[str]]]
+    ) -> tuple[int, list[Problem]]:
+        """Compare every blob with its digest, and with what entries name; how many there are."""
+        missing = await _known(named)
+        present = await self.unused(-1)
+        missing -= present
+        if missing:  # a session may have been deleted meanwhile, and its blobs collected
+            missing &= await _known(named)
+        problems = [Problem(f"the blob {name} is missing") for name in sorted(missing)]
+        problems += [
+            Problem(f"the blob {name} is damaged")
+            for name in sorted(present)
+            if not await self._worker.run(partial(self._is_whole, name))
+        ]
+        return len(present), problems
+
+    def _is_whole(self, name: str) -> bool:
+        disk = self._folder()
+        file = disk.open(name)
+        if file is None:
+            return True  # collected meanwhile
+        digest = hashlib.sha256()
+        try:
+            for at in range(0, disk.size(file), PIECE):
+                digest.update(disk.read(file, at, PIECE))
+        finally:
+            disk.shut(file)
+        return digest.hexdigest() == name
+
     async def close(self) -> None:
         """Give up the directory."""
         await self._worker.run(self._shut)
@@ -158,6 +198,13 @@ class Blobs:
         disk, self._disk = self._disk, None
         if disk is not None:
             disk.close()
+
+
+async def _known(named: Callable[[], Awaitable[frozenset[str]]]) -> frozenset[str]:
+    try:
+        return await named()
+    except StoreUnreadable:
+        return frozenset()  # a session that cannot be read is a problem of its own
 
 
 class _Draft:

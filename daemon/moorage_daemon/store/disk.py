@@ -8,6 +8,7 @@ medium failed: after a sync that failed nobody knows what is on it, whatever the
 import errno
 import fcntl
 import os
+import secrets
 import stat
 import sys
 from dataclasses import dataclass
@@ -25,6 +26,15 @@ def disk_error(path: Path, act: str, error: OSError) -> StoreError:
     why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror or str(error)
     kind = StoreFull if error.errno in NO_SPACE else StoreBroken
     return kind(f"{path} cannot be {act}: {why}")
+
+
+def free_space(path: Path) -> int | None:
+    """Bytes that may still be written where that directory is; None if nobody knows."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
 
 
 def made(path: Path) -> "Disk":
@@ -52,14 +62,18 @@ class File:
 
 
 class Disk:
-    """The files in the directory at `path`. Its methods raise `StoreFull` and `StoreBroken`."""
+    """The files in the directory at `path`. Its methods raise `StoreFull` and `StoreBroken`.
 
-    def __init__(self, path: Path) -> None:
+    One that `is_ours` is for its owner alone from here on.
+    """
+
+    def __init__(self, path: Path, *, is_ours: bool = True) -> None:
         self.path = path
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self._descriptor = os.open(path, flags)
-            os.fchmod(self._descriptor, 0o700)
+            if is_ours:
+                os.fchmod(self._descriptor, 0o700)
         except OSError as error:
             raise disk_error(path, "opened", error) from error
 
@@ -218,6 +232,16 @@ class Disk:
             self.shut(file)
         self.rename(draft, name)
         self.sync_names()
+
+    def prove(self, name: str) -> None:
+        """Do all that durable writing takes with a file of that name, and remove it again."""
+        content = secrets.token_bytes(64)
+        self.put(name, content)
+        found = self.fetch(name)
+        self.remove(name)
+        self.sync_names()
+        if found != content:
+            raise StoreBroken(f"{self.path / name}: what was read is not what was written")
 
 
 def _sync(descriptor: int) -> None:

@@ -22,21 +22,28 @@ from moorage_daemon.store.port import (
     Change,
     Collected,
     Page,
+    Problem,
+    Report,
     Stored,
 )
-from moorage_daemon.store.rules import Tip, advance, cut_page
+from moorage_daemon.store.rules import Tip, advance, cut_page, trimmed_to
 
 
 @dataclass(slots=True)
 class _Kept:
-    """One session; entry `seq` lies at index `seq - 1`."""
+    """One session; entry `seq` lies at index `seq - first`."""
 
     head: bytes
     schema: int
     entries: list[Entry] = field(default_factory=list[Entry])
+    first: int = 1
+
+    @property
+    def seq(self) -> int:
+        return self.first + len(self.entries) - 1
 
     def stored(self) -> Stored:
-        return Stored(msgspec.json.decode(self.head, type=Head), len(self.entries))
+        return Stored(msgspec.json.decode(self.head, type=Head), self.seq, self.first)
 
 
 class MemoryStore:
@@ -67,12 +74,17 @@ class MemoryStore:
 
     def _tip(self, session: str) -> Tip | None:
         kept = self._sessions.get(session)
-        return None if kept is None else Tip(len(kept.entries), kept.schema)
+        return None if kept is None else Tip(kept.seq, kept.schema)
 
     async def list(self) -> list[Stored]:
         """All sessions, by id."""
         await self._enter()
         return [kept.stored() for _, kept in sorted(self._sessions.items())]
+
+    async def damaged(self) -> Sequence[Problem]:
+        """None can be."""
+        await self._enter()
+        return []
 
     async def load(self, session: str) -> Stored | None:
         """One session, None if it does not exist."""
@@ -92,14 +104,44 @@ class MemoryStore:
         """Entries with `seq > after`, cut as the port says."""
         await self._enter()
         kept = self._sessions.get(session)
-        tail = kept.entries[max(after, 0) :] if kept else []
+        if kept is None:
+            return Page([])
+        after = max(after, 0)
+        tail = kept.entries[max(after + 1 - kept.first, 0) :]
         wanted = (entry for entry in tail if kinds is None or entry.kind in kinds)
-        return cut_page(wanted, limit, max_bytes)
+        return cut_page(wanted, limit, max_bytes, gap=kept.first > after + 1)
 
     async def delete(self, session: str) -> bool:
         """Remove all of a session; False if there was none."""
         await self._enter()
         return self._sessions.pop(session, None) is not None
+
+    async def trim(self, session: str, before: int) -> int:
+        """Remove the entries with `seq < before`, but never the last one."""
+        await self._enter()
+        kept = self._sessions.get(session)
+        if kept is None:
+            return 0
+        first = trimmed_to(session, Tip(kept.seq, kept.schema), kept.first, before)
+        count = first - kept.first
+        del kept.entries[:count]
+        kept.first = first
+        return count
+
+    async def compact(self) -> int:
+        """Nothing is kept that could be given back."""
+        await self._enter()
+        return 0
+
+    async def check(self) -> Report:
+        """Memory is whole."""
+        await self._enter()
+        count = sum(len(kept.entries) for kept in self._sessions.values())
+        return Report(len(self._sessions), count, len(self._blobs), [])
+
+    def free(self) -> int | None:
+        """Memory has no end that anybody knows."""
+        return None
 
     async def put_blob(
         self, chunks: AsyncIterable[bytes], *, max_bytes: int, sha256: str | None = None

@@ -23,7 +23,8 @@ from typing import cast
 from moorage_daemon.settings import StoreAddress
 from moorage_daemon.store import database
 from moorage_daemon.store.disk import made
-from moorage_daemon.store.files import store as files
+from moorage_daemon.store.files import directory
+from moorage_daemon.store.files.store import open_files
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.port import Store
 from moorage_daemon.store.sqlite import open_sqlite
@@ -66,7 +67,7 @@ def find_store(address: StoreAddress, state_dir: Path) -> Choice:
             return Choice(partial(open_sqlite, path), path, partial(database.inspect, path))
         case "file":
             path = _path(address, state_dir, DIRECTORY)
-            return Choice(partial(_open_files, path), path, partial(files.inspect, path))
+            return Choice(partial(_open_files, path), path, partial(directory.inspect, path))
         case _:
             factory = _installed(address.scheme)
             opening = factory(rest, state_dir)
@@ -87,7 +88,7 @@ async def _open_memory() -> AsyncGenerator[Store]:
 
 @asynccontextmanager
 async def _open_files(path: Path) -> AsyncGenerator[Store]:
-    async with files.open_files(made(path)) as store:
+    async with open_files(made(path)) as store:
         yield store
 
 

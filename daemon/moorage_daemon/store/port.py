@@ -88,10 +88,11 @@ class Change(Struct, frozen=True):
 
 
 class Stored(Struct, frozen=True):
-    """A stored session: its head and the number of its last entry."""
+    """A stored session: its head, the numbers of its last entry and of the first one kept."""
 
     head: Head
     seq: int
+    first: int = 1
 
 
 class Page(Struct, frozen=True):
@@ -124,6 +125,22 @@ class Collected(Struct, frozen=True):
     bytes: int = 0
 
 
+class Problem(Struct, frozen=True):
+    """Something that is wrong with what is stored, and the session it is about, if it is one."""
+
+    problem: str
+    session: str | None = None
+
+
+class Report(Struct, frozen=True):
+    """What a check found; a store without problems is whole."""
+
+    sessions: int
+    entries: int
+    blobs: int
+    problems: list[Problem]
+
+
 class Store(Protocol):
     """Durable storage of sessions.
 
@@ -144,7 +161,12 @@ class Store(Protocol):
         ...
 
     async def list(self) -> list[Stored]:
-        """All sessions, by id. One that cannot be read is left out and told in the daemon's log."""
+        """All sessions, by id. One that cannot be read is left out; see `damaged`."""
+        ...
+
+    async def damaged(self) -> Sequence[Problem]:
+        """The sessions that are there and cannot be read, as far as can be seen without looking
+        at their entries. They stay as they are until they are deleted."""
         ...
 
     async def load(self, session: str) -> Stored | None:
@@ -172,6 +194,33 @@ class Store(Protocol):
         """Remove all of a session, also of one that cannot be read; False if there was none.
 
         Blobs that it alone named go with the next `collect`.
+        """
+        ...
+
+    async def trim(self, session: str, before: int) -> int:
+        """Remove the entries with `seq < before`, durably; gives how many.
+
+        The last entry always stays, and so no number is ever given twice. Where the pages begin
+        then is a gap (`Page.gap`). An unknown session has nothing to trim; raises `StoreConflict`
+        for one of a newer schema.
+        """
+        ...
+
+    async def compact(self) -> int:
+        """Give back space that holds nothing any more; gives how many bytes.
+
+        Commits go on meanwhile.
+        """
+        ...
+
+    async def check(self) -> Report:
+        """Look at everything that is stored, byte for byte; commits go on meanwhile."""
+        ...
+
+    def free(self) -> int | None:
+        """Bytes of free space where it is stored, None if that means nothing.
+
+        Asks the system, and only once for a call.
         """
         ...
 
@@ -217,7 +266,7 @@ class Store(Protocol):
         ...
 
     async def health(self) -> None:
-        """Return if the store can be written and read back."""
+        """Return if the store can be written and read back, with every step that it takes."""
         ...
 
     async def aclose(self) -> None:

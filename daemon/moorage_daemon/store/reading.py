@@ -10,7 +10,7 @@ import msgspec
 
 from moorage_daemon.store.connection import Connection, Value, store_error
 from moorage_daemon.store.model import Entry, Head
-from moorage_daemon.store.port import Page, Stored, StoreError, StoreUnreadable
+from moorage_daemon.store.port import Page, Problem, Stored, StoreError, StoreUnreadable
 from moorage_daemon.store.rules import cut_page, is_text
 
 
@@ -18,9 +18,10 @@ logger = logging.getLogger(__name__)
 
 # The last number of a session is one seek in the primary key of its entries.
 TIP = "coalesce((select max(seq) from entry where session = id), 0)"
-LIST = f"select id, head, {TIP} from session order by id"
+START = "coalesce((select min(seq) from entry where session = id), 1)"
+LIST = f"select id, head, {TIP}, {START} from session order by id"
 NAMES = "select id from session order by id"  # read from the index alone
-LOAD = f"select id, head, {TIP} from session where id = ?"
+LOAD = f"select id, head, {TIP}, {START} from session where id = ?"
 FIRST = "select min(seq) from entry where session = ?"
 NAMED = "select distinct sha256 from naming"
 MARK = "select value from meta where key = 'mark'"
@@ -32,6 +33,7 @@ class Reader:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._problems: list[Problem] = []
 
     def close(self) -> None:
         """Give up the connection."""
@@ -39,13 +41,24 @@ class Reader:
 
     def sessions(self) -> list[Stored]:
         """All sessions that can be read, by id."""
+        self._problems = []
         found: list[Stored] = []
         for row in self._rows():
             try:
                 found.append(_stored(*row))
-            except StoreUnreadable:
-                logger.exception("a session is left out: its head cannot be read")
+            except StoreUnreadable as error:
+                self._leave_out(error.session, error.problem)
         return found
+
+    def damaged(self) -> list[Problem]:
+        """Those that cannot be."""
+        self.sessions()
+        return self._problems
+
+    def _leave_out(self, session: str, problem: str) -> None:
+        extra = {"session": session, "problem": problem}
+        logger.error("a session is left out: it cannot be read", extra=extra)
+        self._problems.append(Problem(problem, session))
 
     def _rows(self) -> list[Any]:
         try:
@@ -62,8 +75,8 @@ class Reader:
             for (session,) in self._connection.execute(NAMES).fetchall():
                 try:
                     rows += self._connection.execute(LOAD, (session,)).fetchall()
-                except apsw.CorruptError:
-                    logger.exception("a session is left out: it is damaged", extra={"sid": session})
+                except apsw.CorruptError as error:
+                    self._leave_out(session, f"its part of the database is damaged: {error}")
         except apsw.Error as error:
             raise store_error(error, self._connection) from error
         return rows
@@ -129,8 +142,8 @@ class Reader:
         return store_error(error, self._connection)
 
 
-def _stored(session: str, head: bytes, seq: int) -> Stored:
+def _stored(session: str, head: bytes, seq: int, first: int) -> Stored:
     try:
-        return Stored(msgspec.json.decode(head, type=Head), seq)
+        return Stored(msgspec.json.decode(head, type=Head), seq, first)
     except msgspec.DecodeError as error:
         raise StoreUnreadable(session, f"its head cannot be read: {error}") from error

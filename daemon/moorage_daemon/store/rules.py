@@ -76,6 +76,16 @@ def _start(change: Change, tip: Tip | None) -> Tip:
     return tip
 
 
+def trimmed_to(session: str, tip: Tip, first: int, before: int) -> int:
+    """The number of the first entry that stays when those below `before` go.
+
+    Raises `StoreConflict` for a session of a newer schema.
+    """
+    if tip.schema > SCHEMA:
+        raise StoreConflict(session, f"has schema {tip.schema}: it can only be read")
+    return max(first, min(before, tip.seq))
+
+
 def cut_page(found: Iterable[Entry], limit: int, max_bytes: int, *, gap: bool = False) -> Page:
     """The first of `found` that fit; a page ends with the entry that exceeds `max_bytes`."""
     entries: list[Entry] = []

@@ -1,14 +1,13 @@
 """Sessions in one SQLite file: the default store.
 
-One thread owns the one connection that writes, another reads beside it, so a replay never waits
-behind commits. One process at a time has the file: what another one commits would never be told.
-Not taken: writing in the loop under `synchronous=NORMAL` with an fsync in a thread; it starves
-the same way, and a power cut takes acknowledged commits silently.
+Each thread has a connection of its own. One process at a time has the file: what another one
+commits would never be told. Not taken: writing in the loop under `synchronous=NORMAL` with an
+fsync in a thread; it starves the same way, and a power cut takes acknowledged commits silently.
 """
 
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,15 +16,15 @@ from typing import TypeVar
 import trio
 
 from moorage_daemon.store.blobs import Blobs
+from moorage_daemon.store.checking import check_database
 from moorage_daemon.store.database import claim, lock, open_readable, open_writable
-from moorage_daemon.store.disk import made
-from moorage_daemon.store.handover import GilHandover
+from moorage_daemon.store.disk import Disk, made
+from moorage_daemon.store.durable import DurableStore, Threads, open_threads
 from moorage_daemon.store.port import (
-    Blob,
-    BlobPart,
     Change,
-    Collected,
     Page,
+    Problem,
+    Report,
     StoreBroken,
     Stored,
     StoreError,
@@ -33,7 +32,6 @@ from moorage_daemon.store.port import (
 )
 from moorage_daemon.store.reading import Reader
 from moorage_daemon.store.reserve import Reserve
-from moorage_daemon.store.worker import Worker, open_worker
 from moorage_daemon.store.writing import Writer, blob_names, entry_rows
 
 
@@ -41,10 +39,11 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+FREED = 256  # pages in one transaction: few enough to pass between two commits unnoticed
 CLOSE_PATIENCE = 10.0  # seconds for the last jobs and the last checkpoint
 
 
-class SqliteStore:
+class SqliteStore(DurableStore):
     """The store in the file at `path`; made by `open_sqlite`.
 
     Writer and reader belong to their threads: the loop only hands over jobs that use them.
@@ -52,19 +51,17 @@ class SqliteStore:
 
     name = "sqlite"
 
-    def __init__(self, path: Path, writing: Worker, reading: Worker, blobs: Blobs) -> None:
+    def __init__(self, path: Path, threads: Threads) -> None:
+        folder = path.with_name(f"{path.name}-blobs")
+        blobs = Blobs(folder, partial(made, folder), threads.moving)
+        reserve = Reserve(path.with_name(f"{path.name}-reserve"))
+        super().__init__(path.parent, threads, reserve, blobs)
         self._path = path
-        self._blobs = blobs
-        self._reserve = Reserve(path.with_name(f"{path.name}-reserve"))
-        self._writing = writing
-        self._reading = reading
-        self._may_read = trio.Lock()  # one read at a time, and none while the file is reopened
         self._writer: Writer | None = None
         self._reader: Reader | None = None
         self._is_alone = False  # no room for a second connection: the writer's serves for both
         self._lock: int | None = None
         self._marks = 0
-        self._is_closed = False
 
     # ---- changes
 
@@ -77,9 +74,20 @@ class SqliteStore:
         """Remove all of a session; False if there was none."""
         return await self._write(lambda writer: writer.delete(session))
 
+    async def trim(self, session: str, before: int) -> int:
+        """Remove the entries with `seq < before`, but never the last one."""
+        return await self._write(lambda writer: writer.trim(session, before))
+
+    async def compact(self) -> int:
+        """Give back the free pages at the end of the file, some at a time between commits."""
+        given = 0
+        while piece := await self._write(lambda writer: writer.compact(FREED)):
+            given += piece
+        return given
+
     async def _write(self, job: Callable[[Writer], T]) -> T:
         self._check_open()
-        return await self._writing.run(
+        return await self._threads.writing.run(
             lambda: job(self._open_writer()), afterwards=self._move_wal_if_due
         )
 
@@ -97,6 +105,10 @@ class SqliteStore:
     async def list(self) -> list[Stored]:
         """All sessions, by id, without those that cannot be read."""
         return await self._read(lambda reader: reader.sessions())
+
+    async def damaged(self) -> Sequence[Problem]:
+        """The sessions that cannot be read."""
+        return await self._read(lambda reader: reader.damaged())
 
     async def load(self, session: str) -> Stored | None:
         """One session, None if it does not exist."""
@@ -121,18 +133,32 @@ class SqliteStore:
         return await self._read(lambda reader: reader.tip(session))
 
     async def health(self) -> None:
-        """Write a number and read it back through the other connection."""
+        """Write a number and read it back through the other connection; then a file beside it."""
         self._marks += 1
         mark = self._marks
         await self._write(lambda writer: writer.mark(mark))
         found = await self._read(lambda reader: reader.marked())
         if found != mark:
             raise StoreBroken(f"{self._path}: wrote {mark}, read {found}")
+        await self._threads.writing.run(self._prove)
+
+    def _prove(self) -> None:
+        disk = Disk(self._path.parent, is_ours=False)
+        try:
+            disk.prove(f"{self._path.name}-health")
+        finally:
+            disk.close()
+
+    async def _checked(self) -> Report:
+        return await self._threads.moving.run(lambda: check_database(self._path))
+
+    async def _named(self) -> frozenset[str]:
+        return await self._read(lambda reader: reader.named())
 
     async def _read(self, job: Callable[[Reader], T]) -> T:
         self._check_open()
         async with self._may_read:
-            worker = self._writing if self._is_alone else self._reading
+            worker = self._threads.writing if self._is_alone else self._threads.reading
             return await worker.run(lambda: job(self._open_reader()))
 
     def _open_reader(self) -> Reader:
@@ -142,37 +168,14 @@ class SqliteStore:
             self._reader = Reader(open_readable(self._path))
         return self._reader
 
-    # ---- blobs
-
-    async def put_blob(
-        self, chunks: AsyncIterable[bytes], *, max_bytes: int, sha256: str | None = None
-    ) -> Blob:
-        """Keep bytes, durably, once."""
-        self._check_open()
-        return await self._blobs.put(chunks, max_bytes=max_bytes, sha256=sha256)
-
-    async def get_blob(self, sha256: str, offset: int = 0, limit: int = 2**18) -> BlobPart | None:
-        """At most `limit` bytes of a blob; None if there is none."""
-        self._check_open()
-        return await self._blobs.get(sha256, offset, limit)
-
-    async def collect(self, grace: float) -> Collected:
-        """Remove the blobs that no entry names and nobody used for a while."""
-        self._check_open()
-        unused = await self._blobs.unused(grace)
-        if not unused:
-            return Collected()
-        named = await self._read(lambda reader: reader.named())
-        return await self._blobs.remove(unused - named, grace)
-
     # ---- the file
 
     async def reopen(self) -> None:
         """Close every handle and open the file again; raises `StoreError` if it cannot be."""
         self._check_open()
         async with self._may_read:
-            await self._reading.run(self._close_reader)
-            await self._writing.run(self._reopen_writer)
+            await self._threads.reading.run(self._close_reader)
+            await self._threads.writing.run(self._reopen_writer)
 
     def _reopen_writer(self) -> None:
         had_fault = self._writer is not None and self._writer.fault is not None
@@ -222,34 +225,15 @@ class SqliteStore:
         if writer is not None:
             writer.close()
 
-    def release_reserve(self) -> bool:
-        """Free the space kept back for verdicts and kills; False if there was none left."""
-        return self._reserve.release()
-
-    def restore_reserve(self) -> bool:
-        """Take the reserve back if there is ample space again; whether it is held now."""
-        return self._reserve.restore()
-
-    async def aclose(self) -> None:
-        """Finish what was handed over, then close both connections, the writing one last."""
-        if self._is_closed:
-            await trio.lowlevel.checkpoint()
-            return
-        self._is_closed = True
-        async with self._may_read:
-            await self._blobs.close()
-            await self._reading.run(self._close_reader)
-            await self._writing.run(self._give_up)
+    async def _close(self) -> None:
+        await self._threads.reading.run(self._close_reader)
+        await self._threads.writing.run(self._give_up)
 
     def _give_up(self) -> None:
         self._close_writer()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise trio.ClosedResourceError
 
 
 @asynccontextmanager
@@ -259,20 +243,11 @@ async def open_sqlite(path: Path) -> AsyncGenerator[SqliteStore]:
     Raises `StoreError` if it cannot be opened. Beside the file lie others, whose names
     begin with its own.
     """
-    async with (
-        open_worker("store-writing") as writing,
-        open_worker("store-reading") as reading,
-        open_worker("store-blobs") as moving,
-    ):
-        beside = path.with_name(f"{path.name}-blobs")
-        blobs = Blobs(beside, partial(made, beside), moving)
-        store = SqliteStore(path, writing, reading, blobs)
-        handover = GilHandover(writing, reading, moving)
-        trio.lowlevel.add_instrument(handover)
+    async with open_threads() as threads:
+        store = SqliteStore(path, threads)
         try:
             await store.reopen()
             yield store
         finally:
             with trio.move_on_after(CLOSE_PATIENCE, shield=True):
                 await store.aclose()
-            trio.lowlevel.remove_instrument(handover)

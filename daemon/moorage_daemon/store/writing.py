@@ -17,7 +17,7 @@ from moorage_daemon.store.connection import Connection, Value, is_write_fault, s
 from moorage_daemon.store.migrations import NAMED
 from moorage_daemon.store.naming import blobs_named
 from moorage_daemon.store.port import Change, StoreBroken, StoreError, StoreFull, StoreUnreadable
-from moorage_daemon.store.rules import Tip, advance, is_text
+from moorage_daemon.store.rules import Tip, advance, is_text, trimmed_to
 
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,29 @@ class Writer:
             self.connection.execute("delete from naming where session = ?", (session,))
             self.connection.execute("delete from session where id = ?", (session,))
         return self.connection.changes() > 0
+
+    def trim(self, session: str, before: int) -> int:
+        """Remove the first entries of a session; gives how many."""
+        with self._transaction():
+            tip = self._tip(session) if is_text(session) else None
+            if tip is None:
+                return 0
+            first = trimmed_to(session, tip, 0, before)
+            below = (session, first)
+            self.connection.execute("delete from naming where session = ? and seq < ?", below)
+            self.connection.execute("delete from entry where session = ? and seq < ?", below)
+            return self.connection.changes()
+
+    def compact(self, pages: int) -> int:
+        """Give back at most so many free pages at the end of the file; gives the bytes."""
+        with self._transaction():
+            before = self._pages()
+            self.connection.execute(f"pragma incremental_vacuum({pages})").fetchall()
+            return (before - self._pages()) * self._page_size
+
+    def _pages(self) -> int:
+        found: int = self.connection.pragma("page_count")
+        return found
 
     def mark(self, value: int) -> None:
         """Write a value that `Reader.marked` finds."""

@@ -10,6 +10,8 @@ from moorage_daemon.store.port import (
     Change,
     Collected,
     Page,
+    Problem,
+    Report,
     Store,
     StoreBroken,
     StoreConflict,
@@ -140,6 +142,23 @@ class FaultyStore:
         if self._gate is not None:
             await self._gate.wait()
         return await self.inner.delete(session)
+
+    async def damaged(self) -> Sequence[Problem]:
+        found = [Problem("made unreadable by the test", session) for session in self.unreadable]
+        return [*await self.inner.damaged(), *found]
+
+    async def trim(self, session: str, before: int) -> int:
+        self._take_space()
+        return await self.inner.trim(session, before)
+
+    async def compact(self) -> int:
+        return await self.inner.compact()
+
+    async def check(self) -> Report:
+        return await self.inner.check()
+
+    def free(self) -> int | None:
+        return 0 if self._is_full else self.inner.free()
 
     async def put_blob(
         self, chunks: AsyncIterable[bytes], *, max_bytes: int, sha256: str | None = None

@@ -105,7 +105,10 @@ def found_in_sqlite(folder: Path) -> tuple[int, str]:
 async def record_files(
     path: Path, careless: frozenset[str] = frozenset(), commits: int = COMMITS, seed: int = 7
 ) -> list[platters.Step]:
-    """Everything the store asks of its disk in a life of commits, deletions and restarts."""
+    """Everything the store asks of its disk in a life of commits, deletions and restarts.
+
+    "s1" is trimmed now and then, "s2" never.
+    """
     platter = platters.Platter(careless=careless)
     chance = random.Random(seed)
     path.mkdir()
@@ -119,6 +122,8 @@ async def record_files(
             if seq > 1:
                 await store.delete(f"of{seq - 1}")
             platter.ack(seq)
+            if seq % 7 == 0:
+                await store.trim("s1", seq - 3)
             if seq % 15 == 0:
                 await store.reopen()
     return platter.steps
@@ -134,8 +139,11 @@ def found_in_files(folder: Path) -> int:
         found = seqs.pop("s1", 0)
         assert seqs.pop("s2", 0) == found  # of one commit
         assert set(seqs) - {f"of{found}"} <= {f"of{found - 1}"}
-        page = FilesReader(shelf).entries("s1", 0, 2**20, 2**30, None)
-        assert [entry.seq for entry in page.entries] == list(range(1, found + 1))
+        for session, firsts in (("s1", (1, *range(4, found, 7))), ("s2", (1,))):
+            first = shelf.standing[session].place.first if found else 1
+            page = FilesReader(shelf).entries(session, 0, 2**20, 2**30, None)
+            assert first in firsts
+            assert [entry.seq for entry in page.entries] == list(range(first, found + 1))
         return found
     finally:
         shelf.close()

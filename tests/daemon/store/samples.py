@@ -86,12 +86,12 @@ def seqs(page: Page | Iterable[Entry]) -> list[int]:
     return [entry.seq for entry in found]
 
 
-async def all_entries(store: Store, session: str) -> list[Entry]:
+async def all_entries(store: Store, session: str, after: int = 0) -> list[Entry]:
     """The whole log, page by page."""
     found: list[Entry] = []
     more = True
     while more:
-        page = await store.entries(session, len(found))
+        page = await store.entries(session, after + len(found))
         found += page.entries
         more = page.more
     return found

@@ -14,6 +14,7 @@ from moorage_daemon.store.port import (
     BlobTooLarge,
     Change,
     Collected,
+    Report,
     Store,
     StoreCapped,
     StoreConflict,
@@ -443,6 +444,89 @@ async def test_a_deleted_id_starts_anew(store: Store) -> None:
     assert seqs(await store.entries("s1")) == [1]
 
 
+# ---- trimming
+
+
+@pytest.mark.parametrize(
+    ("before", "left"),
+    [(-1, 1), (0, 1), (1, 1), (2, 2), (7, 7), (9, 9), (10, 9), (1000, 9)],
+)
+async def test_a_trimmed_log_begins_later_and_never_loses_its_end(
+    store: Store, before: int, left: int
+) -> None:
+    await store.commit([creation("s1", 9), creation("s2", 9)])
+
+    assert await store.trim("s1", before) == left - 1
+
+    stored = await store.load("s1")
+    assert stored is not None
+    assert (stored.first, stored.seq) == (left, 9)
+    assert [(found.first, found.seq) for found in await store.list()] == [(left, 9), (1, 9)]
+    assert seqs(await store.entries("s1")) == list(range(left, 10))
+    assert seqs(await store.entries("s2")) == list(range(1, 10))
+    await store.commit([Change("s1", entries(10, 10))])
+    assert await store.tip("s1") == 10
+
+
+async def test_a_page_that_begins_behind_a_trimmed_part_says_so(store: Store) -> None:
+    await store.commit([creation("s1", 9)])
+    await store.trim("s1", 5)
+
+    for after, gap in [(-3, True), (0, True), (3, True), (4, False), (8, False), (9, False)]:
+        page = await store.entries("s1", after)
+        assert (page.gap, seqs(page)) == (gap, list(range(max(after + 1, 5), 10)))
+    assert (await store.entries("s1", 2, kinds=frozenset({"none"}))).gap
+
+
+async def test_a_log_may_be_trimmed_again_and_again(store: Store) -> None:
+    await store.commit([creation("s1")])
+    for seq in range(1, 61):
+        await store.commit([Change("s1", entries(seq, seq), a_head("s1", title=f"{seq}"))])
+        if seq % 10 == 0:
+            assert await store.trim("s1", seq - 4) == (5 if seq == 10 else 10)
+            assert await store.trim("s1", seq - 4) == 0
+            await store.reopen()
+
+    assert await all_entries(store, "s1", after=55) == list(entries(56, 60))
+    stored = await store.load("s1")
+    assert stored is not None
+    assert (stored.head.title, stored.first, stored.seq) == ("60", 56, 60)
+
+
+async def test_what_is_not_there_and_what_is_newer_is_not_trimmed(store: Store) -> None:
+    await store.commit([creation("s2"), Change("s1", entries(1, 5), a_head("s1", schema=2), True)])
+
+    assert await store.trim("s0", 5) == await store.trim("s2", 5) == 0
+    with pytest.raises(StoreConflict, match="schema 2"):
+        await store.trim("s1", 3)
+    assert seqs(await store.entries("s1")) == [1, 2, 3, 4, 5]
+
+
+async def test_trimming_takes_names_of_blobs_with_it(store: Store) -> None:
+    first = (await store.put_blob(in_chunks(b"first"), max_bytes=10)).sha256
+    last = (await store.put_blob(in_chunks(b"last"), max_bytes=10)).sha256
+    await store.commit([creation("s1")])
+    await store.commit([Change("s1", (naming(1, first), an_entry(2), naming(3, last)))])
+
+    await store.trim("s1", 2)
+
+    assert await store.collect(0) == Collected(1, 5)
+    assert await whole(store, last) == b"last"
+
+
+async def test_a_sound_store_has_no_problems_and_compacts_without_loss(store: Store) -> None:
+    blob = await store.put_blob(in_chunks(b"x" * 300_000), max_bytes=2**20)
+    await store.commit([creation("s1", 300), creation("s2"), creation("s3", 9)])
+    await store.commit([Change("s2", (naming(1, blob.sha256),))])
+    await store.trim("s3", 5)
+
+    await store.compact()
+
+    assert await store.check() == Report(3, 306, 1, [])
+    assert await store.damaged() == []
+    assert await all_entries(store, "s1") == list(entries(1, 300))
+
+
 # ---- blobs
 
 
@@ -635,6 +719,10 @@ async def test_closing_twice_is_once_and_ends_all_use(store: Store) -> None:
         store.put_blob(in_chunks(b"x"), max_bytes=1),
         store.get_blob("0" * 64),
         store.collect(0),
+        store.trim("s1", 1),
+        store.compact(),
+        store.check(),
+        store.damaged(),
     ):
         with pytest.raises(trio.ClosedResourceError):
             await use

@@ -162,14 +162,28 @@ async def live(
             acked = await attempt(store, acked)
             if acked % 5 == 0:
                 await rescue(store)
+            if acked % 4 == 0:
+                await trimmed(store, acked - 2)
     platter.before = lambda _: None
     async with opened(path, platter) as store:
-        for session in ("s1", "s2"):
-            assert await all_entries(store, session) == list(entries(1, 16, BODY))
+        for session, first in (("s1", 14), ("s2", 1)):
+            found = await all_entries(store, session, first - 1)
+            assert found == list(entries(first, 16, BODY))
             stored = await store.load(session)
             assert stored is not None
-            assert stored.head.title == "16"
+            assert (stored.head.title, stored.first) == ("16", first)
     return count > point
+
+
+async def trimmed(store: Store, before: int) -> None:
+    """Trim "s1", whatever it takes."""
+    try:
+        await store.trim("s1", before)
+    except StoreFull:
+        await store.trim("s1", before)
+    except StoreBroken:
+        await rescue(store)
+        await store.trim("s1", before)
 
 
 BODY = b'{"x":"%b"}' % (b"x" * 1500)

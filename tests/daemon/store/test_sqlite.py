@@ -288,7 +288,9 @@ async def test_a_head_that_cannot_be_read_concerns_its_session_alone(
 
     async with open_sqlite(path) as store:
         assert [stored.head.id for stored in await store.list()] == ["s1", "s3"]
-        assert "session s2: its head cannot be read" in caplog.text
+        assert "a session is left out" in caplog.text
+        (problem,) = await store.damaged()
+        assert (problem.session, problem.problem[:24]) == ("s2", "its head cannot be read:")
         with pytest.raises(StoreUnreadable) as caught:
             await store.load("s2")
         assert caught.value.session == "s2"
@@ -360,17 +362,51 @@ async def test_a_list_that_cannot_be_read_at_all_is_no_empty_list(path: Path) ->
             await store.list()
 
 
-async def test_a_trimmed_log_says_that_earlier_entries_are_gone(path: Path) -> None:
+async def test_a_check_finds_what_is_wrong_and_where(path: Path) -> None:
     async with open_sqlite(path) as store:
-        await store.commit([creation("s1", 9)])
+        await store.commit([creation(f"s{number}", 3) for number in range(1, 6)])
     with by_hand(path) as database:
-        database.execute("delete from entry where seq <= 4")
+        database.execute("update session set head = ? where id = 's2'", (b'{"id": "s2", "m',))
+        database.execute("delete from entry where session = 's3' and seq = 2")
+        database.execute("delete from session where id = 's4'")
 
     async with open_sqlite(path) as store:
-        page = await store.entries("s1", 2)
-        assert (seqs(page), page.gap) == ([5, 6, 7, 8, 9], True)
-        assert (await store.entries("s1", 2, kinds=frozenset({"none"}))).gap
-        assert not (await store.entries("s1", 4)).gap
+        report = await store.check()
+
+    assert (report.sessions, report.entries) == (4, 14)
+    assert [(p.session, p.problem.split(":")[0]) for p in report.problems] == [
+        ("s2", "its head cannot be read"),
+        ("s3", "of its entries 1 to 3 some are missing"),
+        ("s4", "it has entries and no head"),
+    ]
+
+
+async def test_a_check_finds_a_damaged_page(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.commit([creation("s1"), creation("s2")])
+        await store.commit([Change("s1", entries(1, 100, b"a" * 200))])
+        await store.commit([Change("s2", entries(1, 100, b"b" * 200))])
+    damage(path, lambda page: b"a" * 200 in page and b"b" * 200 not in page)
+
+    async with open_sqlite(path) as store:
+        report = await store.check()
+
+        assert any("damaged" in problem.problem for problem in report.problems)
+        await store.commit([Change("s2", entries(101, 101))])
+
+
+async def test_space_of_what_was_removed_is_given_back(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.commit([creation("s1"), creation("s2", 5)])
+        await store.commit([Change("s1", entries(1, 500, bytes(4000)))])
+        await store.delete("s1")
+
+        given = await store.compact()
+
+        assert given > 1_500_000
+        assert await store.compact() == 0
+        assert seqs(await store.entries("s2")) == [1, 2, 3, 4, 5]
+    assert path.stat().st_size < 200_000
 
 
 # ---- the write-ahead log

@@ -79,7 +79,7 @@ class Standing:
 
     def stored(self) -> Stored:
         """As it is loaded: decoded anew each time."""
-        return Stored(msgspec.json.decode(self.head, type=Head), self.place.seq)
+        return Stored(msgspec.json.decode(self.head, type=Head), self.place.seq, self.place.first)
 
 
 class Seen(Place, frozen=True):

@@ -14,6 +14,7 @@ import msgspec
 
 from moorage_daemon.store.disk import Disk
 from moorage_daemon.store.files.commits import Commit, CommitLog, Put
+from moorage_daemon.store.files.copying import DRAFT
 from moorage_daemon.store.files.frames import Frames, frame, frame_size, last_frame
 from moorage_daemon.store.files.journal import (
     CUT,
@@ -54,7 +55,7 @@ def _remove(folder: Disk, gone: set[str]) -> None:
     """Remove these journals, what was cut off them, and copies that were never finished."""
     for name in folder.names():
         is_cut = name.endswith(CUT) and any(is_cut_from(name, journal) for journal in gone)
-        if name in gone or is_cut or name.endswith(".new"):
+        if name in gone or is_cut or name.endswith(DRAFT):
             folder.remove(name)
 
 
@@ -81,7 +82,8 @@ def _take_up(shelf: Shelf, name: str, plan: _Plan) -> None:
         standing = _standing(shelf, name, plan)
         session = _id_in(standing.head, name)
     except StoreUnreadable as error:
-        logger.error("a session cannot be read: it is left as it is", exc_info=error)
+        extra = {"session": error.session, "problem": error.problem}
+        logger.error("a session is left out: it cannot be read", extra=extra)
         shelf.damaged[error.session] = error.problem
         shelf.files[error.session] = name
     else:

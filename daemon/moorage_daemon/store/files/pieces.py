@@ -94,23 +94,21 @@ def drafted(change: Change) -> Draft:
     check_id(change.session)
     head = b"" if change.head is None else msgspec.json.encode(change.head)
     schema = SCHEMA if change.head is None else change.head.schema
-    return Draft(change.session, schema, head, in_pieces(change.entries))
+    return Draft(change.session, schema, head, list(in_pieces(change.entries)))
 
 
-def in_pieces(entries: Iterable[Entry]) -> list[tuple[int, bytes]]:
+def in_pieces(entries: Iterable[Entry]) -> Iterator[tuple[int, bytes]]:
     """Entries as JSON, about as many in each piece as a frame is to hold."""
-    pieces: list[tuple[int, bytes]] = []
     lines: list[_Line] = []
     size = 0
     for entry in entries:
         lines.append(_line(entry))
         size += len(entry.body)
         if size >= PIECE:
-            pieces.append((entry.seq, _LINES.encode(lines)))
+            yield entry.seq, _LINES.encode(lines)
             lines, size = [], 0
     if lines:
-        pieces.append((lines[-1].seq, _LINES.encode(lines)))
-    return pieces
+        yield lines[-1].seq, _LINES.encode(lines)
 
 
 def _line(entry: Entry) -> _Line:

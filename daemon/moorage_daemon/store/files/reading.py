@@ -7,7 +7,7 @@ journal, which is also what shows that it is whole, and remembered for the sessi
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,15 +15,16 @@ import msgspec
 
 from moorage_daemon.store.disk import Disk, File
 from moorage_daemon.store.files.frames import HEADER, Frames, frame_size
-from moorage_daemon.store.files.journal import Standing, name_of
+from moorage_daemon.store.files.journal import SEEN, Standing, name_of
 from moorage_daemon.store.files.pieces import PIECES, PLACE
 from moorage_daemon.store.files.shelf import Shelf
-from moorage_daemon.store.model import Entry
+from moorage_daemon.store.model import Entry, Head
 from moorage_daemon.store.naming import blobs_named, digests_in
-from moorage_daemon.store.port import Page, StoreUnreadable
+from moorage_daemon.store.port import Page, Problem, Stored, StoreUnreadable
 from moorage_daemon.store.rules import cut_page
 
 
+WORTH_IT = 2**16  # bytes; a shorter journal is not worth copying
 REMEMBERED = 64  # journals; sixteen bytes for each of their frames
 
 
@@ -61,7 +62,17 @@ class Reader:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._indexes: OrderedDict[str, _Index] = OrderedDict()
-        self._names: dict[str, _Names] = {}
+        self._surveys: dict[str, _Survey] = {}
+
+    def load(self, session: str) -> Stored | None:
+        """One session, None if it does not exist."""
+        standing = self._shelf.find(session)
+        return None if standing is None else standing.stored()
+
+    def tip(self, session: str) -> int | None:
+        """The number of the last entry, None for an unknown session."""
+        standing = self._shelf.find(session)
+        return None if standing is None else standing.place.seq
 
     def entries(
         self, session: str, after: int, limit: int, max_bytes: int, kinds: frozenset[str] | None
@@ -112,29 +123,57 @@ class Reader:
             self._indexes.popitem(last=False)
         return index
 
-    # ---- which blobs are named
+    # ---- looking through everything
 
     def sessions(self) -> list[str]:
         """The ids of all sessions, those that cannot be read too."""
         known = [*list(self._shelf.standing), *list(self._shelf.damaged)]
-        self._names = {name: self._names[name] for name in known if name in self._names}
+        self._surveys = {name: self._surveys[name] for name in known if name in self._surveys}
         return known
+
+    def leftovers(self) -> list[Problem]:
+        """What was cut off journals, and is kept until somebody has looked at it."""
+        return [
+            Problem(f"the end of a journal was damaged; it was cut off and is kept as {cut}")
+            for cut in sorted(self._shelf.cuts)
+        ]
+
+    def verify(self, session: str) -> int:
+        """Look at all of a session, byte for byte; gives how many entries it has."""
+        with self._opened(session) as journal:
+            return 0 if journal is None else _verified(journal)
+
+    def named(self, sessions: Sequence[str]) -> frozenset[str]:
+        """The digests of the blobs that the entries of these sessions name."""
+        found = (self._survey(session) for session in sessions)
+        return frozenset[str]().union(*(survey.digests for survey in found if survey))
 
     def named_aside(self) -> frozenset[str]:
         """The digests in what was cut off journals: somebody may want to mend them."""
         found = (self._shelf.folder.fetch(name) for name in list(self._shelf.cuts))
         return frozenset[str]().union(*(digests_in(data) for data in found if data))
 
-    def named(self, session: str) -> frozenset[str]:
-        """The digests of the blobs that a session's entries name; what was read is remembered."""
+    def is_wasteful(self, session: str) -> bool:
+        """Whether most of a journal are heads that count no more."""
+        standing = self._shelf.find(session)
+        if standing is None or standing.size < WORTH_IT:
+            return False
+        survey = self._survey(session)
+        return survey is not None and 2 * (survey.heads - len(standing.head)) > standing.size
+
+    def _survey(self, session: str) -> "_Survey | None":
+        """What is known of all frames of a session; what was read before is remembered."""
+        standing = self._shelf.find(session)
+        known = self._surveys.get(session)
+        if known is not None and standing is not None and known.is_of(standing):
+            return known
         with self._opened(session) as journal:
             if journal is None:
-                return frozenset()
-            names = self._names.get(session)
-            if names is None or names.copy != journal.standing.copy:
-                names = _Names(journal.standing.copy)
-            self._names[session] = names
-            return names.up_to(journal)
+                return None
+            if known is None or known.copy != journal.standing.copy:
+                known = _Survey(journal.standing.copy)
+            self._surveys[session] = known = known.up_to(journal)
+            return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,19 +206,47 @@ class _Journal:
             yield line[HEADER:-1]
 
 
-@dataclass(slots=True)
-class _Names:
-    """The blobs that a journal names up to byte `end`."""
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What the frames of a journal hold up to byte `end`: the blobs that are named, and bytes of
+    heads."""
 
     copy: int
     end: int = 0
     digests: frozenset[str] = frozenset()
+    heads: int = 0
 
-    def up_to(self, journal: _Journal) -> frozenset[str]:
-        """Those up to its end."""
-        self.digests = self.digests.union(*map(_digests, journal.settled(self.end)))
-        self.end = journal.standing.size
-        return self.digests.union(*map(_digests, journal.unsettled()))
+    def is_of(self, standing: Standing) -> bool:
+        """Whether it is about all that there is."""
+        return (self.copy, self.end) == (standing.copy, standing.end)
+
+    def up_to(self, journal: _Journal) -> "_Survey":
+        """The same with what has been added; what is in no file yet is looked at each time."""
+        settled = journal.standing.size
+        digests, heads = set(self.digests), self.heads
+        for payload in journal.payloads(min(self.end, settled)):
+            digests |= _digests(payload)
+            heads += len(bytes(SEEN.decode(payload).head))
+        return _Survey(self.copy, journal.standing.end, frozenset(digests), heads)
+
+
+def _verified(journal: _Journal) -> int:
+    place = journal.standing.place
+    version, count = 0, 0
+    for payload in journal.payloads(0):
+        piece = PIECES.decode(payload)
+        if version and piece.version != version + 1:
+            raise StoreUnreadable(journal.session, f"its frame {version + 1} is missing")
+        version = piece.version
+        if bytes(piece.head):
+            msgspec.json.decode(piece.head, type=Head)
+        for entry in piece.found():
+            if entry.seq != place.first + count:
+                raise StoreUnreadable(journal.session, f"its entry {entry.seq} is out of order")
+            count += 1
+    if (version, place.first + count - 1) != (place.version, place.seq):
+        raise StoreUnreadable(journal.session, "its last frame is not the one that was seen")
+    return count
 
 
 def _digests(payload: bytes) -> frozenset[str]:

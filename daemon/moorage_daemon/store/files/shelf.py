@@ -14,19 +14,21 @@ from itertools import count
 
 from moorage_daemon.store.disk import Disk, File
 from moorage_daemon.store.files.commits import CommitLog, put_text
+from moorage_daemon.store.files.copying import DRAFT, Copy
 from moorage_daemon.store.files.frames import frame, frame_size
 from moorage_daemon.store.files.journal import Standing, is_cut_from, name_of
 from moorage_daemon.store.files.pieces import Draft, Place, payload_of
 from moorage_daemon.store.model import SCHEMA
 from moorage_daemon.store.port import (
     Change,
+    Problem,
     StoreBroken,
     Stored,
     StoreError,
     StoreFull,
     StoreUnreadable,
 )
-from moorage_daemon.store.rules import Tip, advance
+from moorage_daemon.store.rules import Tip, advance, trimmed_to
 
 
 logger = logging.getLogger(__name__)
@@ -109,6 +111,10 @@ class Shelf:
     def sessions(self) -> list[Stored]:
         """All that can be read, by id."""
         return [standing.stored() for _, standing in sorted(self.standing.items())]
+
+    def problems(self) -> list[Problem]:
+        """Why sessions cannot be read."""
+        return [Problem(problem, session) for session, problem in sorted(self.damaged.items())]
 
     def remove(self, session: str) -> bool:
         """Remove all of a session, a damaged one too; False if there is none."""
@@ -206,6 +212,44 @@ class Shelf:
         if file is None:
             raise StoreBroken(f"{self.folder.path / name} is missing")
         return file
+
+    # ---- copying journals anew
+
+    def trim(self, session: str, before: int) -> int:
+        """Remove the first entries of a session; gives how many."""
+        self._check()
+        known = self.find(session)
+        if known is None:
+            return 0
+        first = trimmed_to(session, known.tip(), known.place.first, before)
+        if first > known.place.first:
+            self.copy(session, first)
+        return first - known.place.first
+
+    def rewrite(self, session: str) -> int:
+        """Copy a journal without the heads that count no more; gives how many bytes it is shorter.
+
+        What a newer version wrote is left as it is.
+        """
+        known = self.find(session)
+        if known is None or known.schema > SCHEMA:
+            return 0
+        return self.copy(session, known.place.first)
+
+    def copy(self, session: str, first: int) -> int:
+        """Copy a journal anew, from that entry on; gives how many bytes it is shorter.
+
+        A copy that cannot be made leaves everything as it was.
+        """
+        self._check()
+        self._guarded(lambda: self.settle(session))
+        name, known = name_of(session), self.standing[session]
+        standing = Copy(self.folder, session, known).write(first, next(self.copies))
+        with self.swap:
+            self._guarded(lambda: self.folder.rename(name + DRAFT, name))
+            self.standing[session] = standing
+        self._guarded(self.folder.sync_names)
+        return known.size - standing.size
 
     def adopt(self, session: str, standing: Standing) -> None:
         """A session as it was found; what is not in its journal is in a sealed segment."""
