@@ -4,15 +4,16 @@ There, a session was one document with five lists beside it, saved whole each ti
 head and a log: to save is to write down what is not there yet, and the lists are views.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace as replaced
 
 import msgspec
 from msgspec.structs import replace
 
 from moorage_daemon.log.records import turn_records
-from moorage_daemon.log.views import report_rows, trace_rows
+from moorage_daemon.log.views import artifact_rows, report_rows, trace_rows
 from moorage_daemon.store.model import (
+    ArtifactBody,
     BeginBody,
     Entry,
     Head,
@@ -33,6 +34,7 @@ from moorage_protocol.views import Verification
 from tests.daemon.store.samples import all_entries
 
 
+MAX_BLOB = 2**20
 LIMIT = 1000  # rows of a view that a test asks for
 
 
@@ -100,6 +102,18 @@ class Run:
     events: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Artifact:
+    """What a tool made, under the names it was given."""
+
+    artifact_id: str
+    artifact_uri: str
+    tool_name: str
+    content: str
+    original_bytes: int
+    shown_bytes: int
+
+
 @dataclass
 class Keeper:
     """The older store's verbs."""
@@ -151,6 +165,41 @@ class Keeper:
         head = a_session(session).head if stored is None else None
         change = Change(session, tuple(numbered), head, create=stored is None)
         await self.store.commit([change])
+
+    async def save_artifacts(self, session: str, artifacts: Sequence[Artifact]) -> None:
+        entries: list[Entry] = []
+        for artifact in artifacts:
+            content = _chunks(artifact.content.encode())
+            blob = await self.store.put_blob(content, max_bytes=MAX_BLOB)
+            body = ArtifactBody(
+                sha256=blob.sha256,
+                size=blob.size,
+                tool=artifact.tool_name,
+                name=artifact.artifact_id,
+                shown=artifact.shown_bytes,
+                artifact_id=artifact.artifact_id,
+                artifact_uri=artifact.artifact_uri,
+            )
+            entries.append(Entry(0, 1.0, Kind.ARTIFACT, encode_body(body), 1))
+        await self._append(session, entries)
+
+    async def load_artifacts(self, session: str) -> dict[str, Artifact] | None:
+        """By the address that each was given."""
+        page = await artifact_rows(self.store, session, after=0, limit=LIMIT)
+        found: dict[str, Artifact] = {}
+        for row in page.rows:
+            part = await self.store.get_blob(row.sha256, 0, MAX_BLOB)
+            assert part is not None
+            artifact = Artifact(
+                artifact_id=row.artifact_id or "",
+                artifact_uri=row.artifact_uri or "",
+                tool_name=row.tool,
+                content=part.data.decode(),
+                original_bytes=row.size,
+                shown_bytes=row.shown,
+            )
+            found[artifact.artifact_uri] = artifact
+        return found or None
 
     async def save_traces(self, session: str, traces: Sequence[Trace]) -> None:
         entries: list[Entry] = []
@@ -227,6 +276,10 @@ class Keeper:
     async def load_reports(self, session: str) -> list[Verification] | None:
         page = await report_rows(self.store, session, after=0, limit=LIMIT)
         return [row.report for row in page.rows] or None
+
+
+async def _chunks(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 def _chunk(message: Message) -> bytes:

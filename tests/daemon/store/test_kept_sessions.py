@@ -19,7 +19,16 @@ from moorage_protocol.lenient import decode_own
 from moorage_protocol.moorage import Overrides, OverridesPatch
 from moorage_protocol.views import Check, CheckStatus, Verification
 from tests.daemon.store.backends import Backend
-from tests.daemon.store.kept import Keeper, Message, Run, Session, Trace, a_session, with_message
+from tests.daemon.store.kept import (
+    Artifact,
+    Keeper,
+    Message,
+    Run,
+    Session,
+    Trace,
+    a_session,
+    with_message,
+)
 from tests.daemon.store.samples import a_head, an_entry, creation
 
 
@@ -32,6 +41,14 @@ READ = Trace(
     output_bytes=12,
     metadata_keys=("artifact",),
     artifacts=("a3s://tool-output/read/abc",),
+)
+ARTIFACT = Artifact(
+    artifact_id="tool-output:test:a",
+    artifact_uri="a3s://tool-output/test/a",
+    tool_name="test",
+    content="artifact content",
+    original_bytes=16,
+    shown_bytes=4,
 )
 GREP = Trace(name="grep", ok=False, exit_code=1, duration_ms=2, output_bytes=24)
 REPORT = Verification(
@@ -146,6 +163,27 @@ async def test_tp33_load_nonexistent_returns_none(store: Store) -> None:
 # ---- the lists beside a session
 
 
+async def test_tp04_save_and_load_artifacts(store: Store) -> None:
+    keeper = Keeper(store)
+
+    await keeper.save_artifacts("session/a", [ARTIFACT])
+
+    found = await keeper.load_artifacts("session/a")
+    assert found == {"a3s://tool-output/test/a": ARTIFACT}
+
+
+async def test_tp08_save_load_and_delete_artifacts(store: Store) -> None:
+    keeper, session = Keeper(store), a_session()
+    await keeper.save(session)
+    await keeper.save_artifacts(session.id, [ARTIFACT])
+    assert await keeper.load_artifacts(session.id) == {ARTIFACT.artifact_uri: ARTIFACT}
+
+    await keeper.delete(session.id)
+
+    assert await keeper.load_artifacts(session.id) is None
+    assert (await store.collect(0)).blobs == 1, "its bytes go when nothing names them"
+
+
 async def test_tp05_save_and_load_trace_events(store: Store) -> None:
     keeper = Keeper(store)
 
@@ -209,11 +247,13 @@ async def test_tp11_save_load_and_delete_verification_reports(store: Store) -> N
 async def test_the_lists_beside_a_session_leave_it_as_it_was(store: Store) -> None:
     keeper, session = Keeper(store), a_session()
     await keeper.save(session)
+    await keeper.save_artifacts(session.id, [ARTIFACT])
     await keeper.save_traces(session.id, [READ, GREP])
     await keeper.save_runs(session.id, [RUN])
     await keeper.save_reports(session.id, [REPORT])
 
     assert await keeper.load(session.id) == session
+    assert await keeper.load_artifacts(session.id) == {ARTIFACT.artifact_uri: ARTIFACT}
     assert await keeper.load_traces(session.id) == [READ, GREP]
     assert await keeper.load_runs(session.id) == [RUN]
     assert await keeper.load_reports(session.id) == [REPORT]
