@@ -5,17 +5,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
 from tests.e2e.daemons import DaemonProcess
+from tests.e2e.npm import Sdk
 
 
 MOORAGE = "import sys; from moorage_clients.cli import main; sys.exit(main())"
 DRIVER = Path(__file__).with_name("driver.py")
+NPM_DRIVER = Path(__file__).with_name("driver.mjs")
 PATIENCE = 10.0  # seconds that a test waits for anything
 
 Json = dict[str, Any]
@@ -136,7 +138,8 @@ class Editor:
         return [
             line
             for line in self.told
-            if "said" in line or ("heard" in line and (line["problem"] or not line["model"]))
+            if {"said", "complaint"} & set(line)
+            or ("heard" in line and (line["problem"] or not line["model"]))
         ]
 
 
@@ -160,11 +163,19 @@ def _by_command(arguments: list[str]) -> Json:
     return {"command": [sys.executable, *arguments], "env": path}
 
 
+def open_editor(how: Json) -> AbstractContextManager[Editor]:
+    """Start an editor of the Python SDK that connects to an agent; see `driver.py` for how."""
+    return _opened([sys.executable, str(DRIVER), json.dumps(how)])
+
+
+def open_npm_editor(sdk: Sdk, how: Json) -> AbstractContextManager[Editor]:
+    """Start an editor of the JavaScript SDK; see `driver.mjs`."""
+    return _opened([sdk.node, str(NPM_DRIVER), str(sdk.packages), json.dumps(how)])
+
+
 @contextmanager
-def open_editor(how: Json) -> Generator[Editor]:
-    """Start an editor that connects to an agent; see `driver.py` for how."""
+def _opened(command: list[str]) -> Generator[Editor]:
     pipe = subprocess.PIPE
-    command = [sys.executable, str(DRIVER), json.dumps(how)]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
         editor = Editor(process)
         try:
