@@ -78,7 +78,7 @@ LAYERS = (
     ("settings_report", "store"),
     ("settings", "statedir", "identity", "processes"),
     ("grant_settings",),
-    ("grants", "provider_settings"),
+    ("grants", "provider_settings", "secret_file"),
 )
 RANK = {module: rank for rank, row in enumerate(LAYERS) for module in row}
 

@@ -32,10 +32,13 @@ from moorage_daemon.connection.connection import Connection, stranger
 from moorage_daemon.connection.transport import Transport
 from moorage_daemon.grants.accounts import Accounts
 from moorage_daemon.grants.moments import MachineClock, Moment
+from moorage_daemon.grants.policy import Policy
 from moorage_daemon.handlers.options import Offered
 from moorage_daemon.handlers.port import About, Desk
 from moorage_daemon.identity import LOCAL, Identity, Principal, TuiKeys
+from moorage_daemon.ledger.credentials import Credentials
 from moorage_daemon.ledger.ledger import DAY, Ledger
+from moorage_daemon.ledger.sensitivity import Classifier
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.log.recovery import recover
 from moorage_daemon.provider_settings import BadProvider
@@ -51,7 +54,9 @@ from moorage_daemon.transports.gate import Gate, token_check
 from moorage_daemon.transports.room import open_room
 from moorage_daemon.transports.unix import bind, serve_unix
 from moorage_daemon.transports.websocket import open_websocket
+from moorage_daemon.turn.ground import Law
 from moorage_protocol import __version__
+from moorage_protocol.config import Permissions
 from moorage_protocol.moorage import Role
 
 
@@ -206,6 +211,7 @@ async def open_core(
             agents=bodies,
             store=store,
             agent_named=partial(agent_named, agents),
+            law=_law(settings, ledger),
         )
         sessions = await stack.enter_async_context(_open_sessions(around, committer, stored))
         desk = Desk(
@@ -222,6 +228,16 @@ async def open_core(
         app = App(desk)
         desk.connected = app.identities
         yield app
+
+
+def _law(settings: Settings, ledger: Ledger) -> Law:
+    """What holds for the tool calls of all sessions."""
+    return Law(
+        ledger=ledger,
+        policy=Policy(settings.permissions or Permissions(default=None)),
+        classify=Classifier(settings.grants.sensitivity),
+        secrets=Credentials(settings.grants.credentials).read,
+    )
 
 
 def _open_sessions(

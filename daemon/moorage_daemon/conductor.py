@@ -17,7 +17,7 @@ from moorage_daemon.log.log import Log
 from moorage_daemon.store.model import VerdictBody
 from moorage_daemon.turn.stage import TurnStage
 from moorage_daemon.turn.turn import Turn
-from moorage_daemon.turn.verdict import Abandoned, Caught, Raised, Request, Returned, judge
+from moorage_daemon.turn.verdict import Abandoned, Caught, Raised, Returned, judge
 from moorage_protocol.errors import StorageError
 from moorage_protocol.moorage import Cause
 
@@ -35,7 +35,7 @@ class Conductor:
     async def conduct(self, turn: Turn, stage: TurnStage, agent: Agent, log: Log) -> VerdictBody:
         """Run the turn; gives the verdict, which the caller writes."""
         self.agents.start_soon(_perform, turn, stage, agent, log)
-        await _until_stirred(turn, log)
+        await _until_stirred(turn, stage)
         with trio.move_on_after(self.grace):
             await turn.ended.wait()
         if turn.ending is None:
@@ -43,15 +43,18 @@ class Conductor:
             turn.end(Abandoned())
         stage.shut()
         assert turn.ending is not None
-        request = Request(turn.cause, turn.requested_by, turn.also_requested)
+        request = turn.request
         return replace(judge(turn.ending, request, turn.tool_calls), usage=turn.usage)
 
 
-async def _until_stirred(turn: Turn, log: Log) -> None:
-    with trio.move_on_after(turn.limit or float("inf")) as patience:
-        await turn.stirred.wait()
-    if patience.cancelled_caught:
-        turn.request_cancel(Cause.TURN_TIMEOUT, "daemon", log.writes.now())
+async def _until_stirred(turn: Turn, stage: TurnStage) -> None:
+    """Wait until the turn has ended or is to stop; its own limit and the grant's time see to it."""
+    deadline = trio.current_time() + (turn.limit or float("inf"))
+    while not turn.stirred.is_set():
+        with trio.move_on_at(min(deadline, trio.current_time() + stage.seconds_left())):
+            await turn.stirred.wait()
+        if not turn.stirred.is_set():
+            stage.look(Cause.TURN_TIMEOUT if trio.current_time() >= deadline else None)
 
 
 async def _perform(turn: Turn, stage: TurnStage, agent: Agent, log: Log) -> None:

@@ -1,12 +1,26 @@
-"""What a person may say about grants: `[grants]` of the settings file."""
+"""What a person may say about tool calls: `[grants]` and `[permissions]` of the settings file.
 
+A credential is named and never written here: by the environment variable or the file that holds
+it, as a provider's key is.
+"""
+
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
+
+from moorage_daemon.grants.credentials import is_name
+from moorage_daemon.grants.rules import BadRule, read_rule
+from moorage_protocol.config import PermissionDefault, Permissions
+from moorage_protocol.grants import Sensitivity
 
 
 MAX_PER_AGENT = 10_000
 MAX_RETENTION = 3650  # days
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 
 
 class BadGrants(Exception):
@@ -14,11 +28,28 @@ class BadGrants(Exception):
 
 
 @dataclass(frozen=True)
+class CredentialSource:
+    """Where a credential is: exactly one of the two is set."""
+
+    env: str | None = None
+    file: Path | None = None
+
+
+def _nothing() -> Mapping[Any, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True)
 class GrantSettings:
-    """`max_per_agent` is how many active grants an agent of one principal may have at once."""
+    """`max_per_agent` is how many active grants an agent of one principal may have at once.
+
+    `sensitivity` are the rules for calls whose results are more, or less, than `internal`.
+    """
 
     max_per_agent: int = 10
     retention_days: float = 30
+    credentials: Mapping[str, CredentialSource] = field(default_factory=_nothing)
+    sensitivity: Mapping[Sensitivity, tuple[str, ...]] = field(default_factory=_nothing)
 
 
 def read_grants(value: object) -> GrantSettings:
@@ -26,6 +57,14 @@ def read_grants(value: object) -> GrantSettings:
     if not isinstance(value, dict):
         raise BadGrants("grants must be a table: [grants]")
     return GrantSettings(**_read("grants", cast("dict[str, object]", value), _RULES))
+
+
+def read_permissions(value: object) -> Permissions:
+    """The table `[permissions]`; what no rule in it is about is left to the session."""
+    if not isinstance(value, dict):
+        raise BadGrants("permissions must be a table: [permissions]")
+    written = cast("dict[str, object]", value)
+    return Permissions(**{"default": None} | _read("permissions", written, _PERMISSION_RULES))
 
 
 def _read(table: str, written: Mapping[str, object], rules: "Mapping[str, _Rule]") -> Any:
@@ -59,6 +98,49 @@ def _days(value: object) -> float:
     return value
 
 
+def _rules(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError
+    found = cast("list[object]", value)
+    if not all(isinstance(each, str) for each in found):
+        raise ValueError
+    for rule in cast("list[str]", found):
+        try:
+            read_rule(rule)
+        except BadRule as error:
+            raise BadGrants(f"the rule {rule[:64]!r} cannot be read: {error}") from error
+    return tuple(cast("list[str]", found))
+
+
+def _credentials(value: object) -> Mapping[str, CredentialSource]:
+    if not isinstance(value, dict):
+        raise ValueError
+    table = cast("dict[str, object]", value)
+    if not all(map(is_name, table)):
+        raise ValueError
+    return MappingProxyType({name: _source(found) for name, found in table.items()})
+
+
+def _source(value: object) -> CredentialSource:
+    if not isinstance(value, dict) or len(cast("dict[str, object]", value)) != 1:
+        raise ValueError
+    [(key, said)] = cast("dict[str, object]", value).items()
+    if not isinstance(said, str):
+        raise ValueError
+    if key == "env" and _VARIABLE.fullmatch(said):
+        return CredentialSource(env=said)
+    if key == "file" and said:
+        return CredentialSource(file=Path(said).expanduser())
+    raise ValueError
+
+
+def _sensitivity(value: object) -> Mapping[Sensitivity, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise ValueError
+    table = cast("dict[str, object]", value)
+    return MappingProxyType({Sensitivity(level): _rules(found) for level, found in table.items()})
+
+
 class _Rule(NamedTuple):
     """One key: what may stand there, in words and as code."""
 
@@ -69,4 +151,15 @@ class _Rule(NamedTuple):
 _RULES = {
     "max_per_agent": _Rule(f"a whole number up to {MAX_PER_AGENT}", _whole(MAX_PER_AGENT)),
     "retention_days": _Rule(f"days up to {MAX_RETENTION}", _days),
+    "credentials": _Rule('tables: NAME = {env = "VARIABLE"} or {file = "PATH"}', _credentials),
+    "sensitivity": _Rule(
+        f"lists of rules under {', '.join(Sensitivity)}, like Read(secrets/**)", _sensitivity
+    ),
+}
+_LIST_OF_RULES = _Rule("a list of rules, like Read(src/**) or Bash(cargo:*)", _rules)
+_PERMISSION_RULES = {
+    "deny": _LIST_OF_RULES,
+    "allow": _LIST_OF_RULES,
+    "ask": _LIST_OF_RULES,
+    "default": _Rule('"ask", "deny" or "allow"', PermissionDefault),
 }

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from moorage_daemon.agents.port import Agent, ModelCall, Prompt
 from moorage_daemon.conductor import Conductor
+from moorage_daemon.grants.refusals import Refused
 from moorage_daemon.log.log import Log
 from moorage_daemon.log.render import iso
 from moorage_daemon.store.model import (
@@ -42,11 +43,12 @@ from moorage_daemon.store.port import Store
 from moorage_daemon.tools.client import Client
 from moorage_daemon.tools.port import Killable
 from moorage_daemon.turn.asks import Asks
+from moorage_daemon.turn.ground import Ground, Law, Trouble
 from moorage_daemon.turn.history import History
 from moorage_daemon.turn.stage import TurnStage
 from moorage_daemon.turn.standing import StandingAnswers
 from moorage_daemon.turn.turn import Turn
-from moorage_daemon.turn.verdict import NOBODY, Abandoned, Raised, Request, judge
+from moorage_daemon.turn.verdict import NOBODY, Abandoned, Raised, judge
 from moorage_daemon.turn.words import unused_servers, user_chunks
 from moorage_protocol.acp import (
     ConfigOption,
@@ -55,7 +57,7 @@ from moorage_protocol.acp import (
     McpServer,
     SessionInfoUpdate,
 )
-from moorage_protocol.config import ConfigPatch
+from moorage_protocol.config import ConfigPatch, Confirmation
 from moorage_protocol.errors import (
     Busy,
     InvalidParams,
@@ -107,6 +109,7 @@ class Surroundings:
     agents: trio.Nursery
     store: Store
     agent_named: Callable[[str], Agent]
+    law: Law
 
     @property
     def conductor(self) -> Conductor:
@@ -167,6 +170,7 @@ class Session:
     last_active: float = field(default_factory=trio.current_time)
     history: History = field(init=False)
     standing: StandingAnswers = field(init=False)
+    ground: Ground = field(init=False)
     ends: DetachReason | None = None
     servers: tuple[McpServer, ...] = ()  # as named by a client; they may hold keys
     owes_word_of_servers: bool = False
@@ -175,7 +179,10 @@ class Session:
     def __post_init__(self) -> None:
         self.history = History(self.around.store, self.head.id)
         self.standing = StandingAnswers(self.around.store, self.head.id)
+        self.ground = Ground(self.around.law, self)
         self.log.when_in_trouble(self._in_trouble)
+        if self.head.life is not Life.KILLED:
+            self.ground.stand()
 
     # ---- what others ask
 
@@ -205,10 +212,15 @@ class Session:
         return self.head.posture
 
     @property
-    def ask_limit(self) -> float:
-        """Seconds a question stays open: the session's own, or what the settings say."""
-        own = self.head.config.confirmation
-        return self.around.rules.ask_limit if own is None else own.timeout_seconds or 0.0
+    def owner(self) -> str:
+        """The TUI whose it is."""
+        return self.head.owner
+
+    @property
+    def confirmation(self) -> Confirmation:
+        """How a person is asked: as the session says, or as the settings do."""
+        usual = Confirmation(timeout_seconds=self.around.rules.ask_limit or None)
+        return self.head.config.confirmation or usual
 
     @property
     def blobs(self) -> Store:
@@ -235,9 +247,9 @@ class Session:
     def admit(self, admission: Admission) -> Turn | Known:
         """Make a prompt a turn, at once.
 
-        Raises `NotFound`, `SessionState`, `StorageError`, `Busy`, `QueueFull`, `InvalidParams`;
-        then nothing has changed. A prompt id that is known gives the turn it named, and that one
-        is not run again.
+        Raises `NotFound`, `SessionState`, `StorageError`, `GrantRefused`, `Busy`, `QueueFull`,
+        `InvalidParams`; then nothing has changed. A prompt id that is known gives the turn it
+        named, and that one is not run again.
         """
         known = self._known(admission)
         if isinstance(known, Turn) and known.origin == admission.origin:
@@ -245,6 +257,7 @@ class Session:
         if known is not None:
             return known
         self._must_be_writable()
+        self._must_have_ground()
         if self.is_busy:
             self._make_way(admission)
         turn = self._new_turn(admission)
@@ -267,6 +280,13 @@ class Session:
             raise Stopping
         if self.ends is not None:
             raise SessionState("The session is being closed")
+
+    def _must_have_ground(self) -> None:
+        try:
+            self.ground.must_take_prompts()
+        except Refused as refusal:
+            self.around.law.ledger.tell(refusal)
+            raise refusal.told from None
 
     def _known(self, admission: Admission) -> Turn | Known | None:
         if admission.prompt_id is None or self.head.life is Life.KILLED:
@@ -361,6 +381,7 @@ class Session:
             Kind.BEGIN, BeginBody(turn.overrides), generation=generation
         )
         self.stage = TurnStage(turn, self)
+        self.stage.look()
 
     # ---- conducting
 
@@ -384,8 +405,7 @@ class Session:
             logger.exception("a turn could not be conducted", extra={"session": self.id})
             turn.end(Raised("internal"))
             stage.shut()
-            request = Request(turn.cause, turn.requested_by, turn.also_requested)
-            return judge(Raised("internal"), request, turn.tool_calls)
+            return judge(Raised("internal"), turn.request, turn.tool_calls)
 
     def _next(self) -> None:
         turn, self.turn, self.stage = self.turn, None, None
@@ -410,8 +430,7 @@ class Session:
 
     def _conclude_queued(self, turn: Turn) -> None:
         """A turn that never began goes straight to its verdict."""
-        request = Request(turn.cause, turn.requested_by, turn.also_requested)
-        self._conclude(turn, judge(Abandoned(forced=False), request, ToolCallCounts()))
+        self._conclude(turn, judge(Abandoned(forced=False), turn.request, ToolCallCounts()))
         self.log.when_durable(turn.verdict_seq, turn.is_settled, patient=True)
 
     def _in_trouble(self) -> None:
@@ -441,13 +460,29 @@ class Session:
     def _turns(self) -> list[Turn]:
         return [*([self.turn] if self.turn else []), *self.queue]
 
-    def stop(self, turn: Turn, cause: Cause, by: str) -> CancelOutcome:
-        """Ask one turn to stop; a waiting one has its verdict when this returns."""
-        outcome = turn.request_cancel(cause, by, self.log.writes.now())
+    def stop(self, turn: Turn, cause: Cause, by: str, axis: str | None = None) -> CancelOutcome:
+        """Ask one turn to stop; a waiting one has its verdict when this returns.
+
+        What the running one delegated to stops with it; a stopping daemon stops all by itself.
+        """
+        outcome = turn.request_cancel(cause, by, self.log.writes.now(), axis)
+        is_running = turn is self.turn and outcome is CancelOutcome.FIRED
+        if is_running and cause is not Cause.SHUTDOWN:
+            self.ground.stop_below()
         if turn in self.queue:
             self.queue.remove(turn)
             self._conclude_queued(turn)
         return outcome
+
+    def halt(self, turn: Turn, trouble: Trouble) -> None:
+        """Have a turn stop that cannot go on."""
+        self.stop(turn, trouble.cause, "daemon", trouble.axis)
+
+    def lose_ground(self, cause: Cause) -> None:
+        """What the session stands on has ended, or what that came from has stopped."""
+        for turn in reversed(self._turns()):
+            if turn.cause is None:
+                self.stop(turn, cause, "daemon")
 
     def stop_all(self, cause: Cause, by: str) -> None:
         """Ask every turn to stop, the last one first, so that none of them gets to run."""
@@ -522,6 +557,7 @@ class Session:
         processes = self.stage.processes if self.stage else 0
         if self.stage is not None:
             self.stage.shut()
+        self.ground.end(Cause.ADMIN_KILL, by)
         if self.turn is None or self.turn.verdict is not None:
             self.log.end_readers(max(last, self.log.seq))
         return Killed(hit, processes)

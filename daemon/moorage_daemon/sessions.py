@@ -45,6 +45,8 @@ class NewSession:
     parent: str | None = None
     config: SessionConfig = field(default_factory=SessionConfig)
     environment: dict[str, str] | None = None
+    grant: str | None = None
+    id: str = field(default_factory=new_id)
 
 
 @dataclass(eq=False)
@@ -116,15 +118,12 @@ class Sessions:
     def create(self, wanted: NewSession) -> Session:
         """A new session; it exists for others when its first entry is durable.
 
-        Raises `StorageError` while nothing can be written.
+        Raises as `must_take_more` does.
         """
-        if self.stopping:
-            raise Stopping
-        if self.committer.full:
-            raise StorageError
+        self.must_take_more()
         now = self.committer.now()
         head = Head(
-            id=new_id(),
+            id=wanted.id,
             principal=wanted.principal,
             owner=wanted.owner,
             agent=wanted.agent,
@@ -138,12 +137,20 @@ class Sessions:
             parent=wanted.parent,
             config=wanted.config,
             environment=wanted.environment,
+            grant=wanted.grant,
         )
         session = self._open(Stored(head, 0), is_new=True)
         session.log.write_head(head)
         first = session.log.append(Kind.STATE, StateBody(state=Life.ACTIVE, by=wanted.owner))
         session.log.when_durable(first, lambda error: self._drop(session, error), patient=True)
         return session
+
+    def must_take_more(self) -> None:
+        """Raise `Stopping`, or `StorageError` while nothing can be written."""
+        if self.stopping:
+            raise Stopping
+        if self.committer.full:
+            raise StorageError
 
     def adopt(self, stored: Stored) -> None:
         """Let a session be seen that was written without anybody looking."""
@@ -152,6 +159,7 @@ class Sessions:
     def _drop(self, session: Session, error: StorageError | None) -> None:
         if error is not None:
             self.live.pop(session.id, None)  # it never came to be
+            session.ground.leave()
 
     # ---- ending
 
@@ -189,6 +197,7 @@ class Sessions:
         """Stop what runs at once; then the session is removed with all that was stored of it."""
         session.end(by, DetachReason.CLOSED, Cause.SESSION_REMOVED)
         session.is_doomed = True
+        session.ground.end(Cause.SESSION_REMOVED, by)
         return self._begin(lambda: self._remove(session))
 
     def _begin(self, work: Callable[[], Awaitable[None]]) -> Ending:
@@ -200,6 +209,7 @@ class Sessions:
         await session.ended()
         if self.live.get(session.id) is session and not session.is_doomed:
             del self.live[session.id]
+            session.ground.leave()
             self.parked[session.id] = Stored(session.head, session.log.durable)
             session.log.end_readers(session.log.durable)  # who came in the last moment, too
 
@@ -215,6 +225,7 @@ class Sessions:
             raise
         self.live.pop(session.id, None)
         self.parked.pop(session.id, None)
+        session.ground.leave()
         session.log.end_readers(session.log.durable)
 
     async def drain(self) -> None:

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple, cast
 
 from platformdirs import user_config_path
 
-from moorage_daemon.grant_settings import BadGrants, GrantSettings, read_grants
+from moorage_daemon.grant_settings import BadGrants, GrantSettings, read_grants, read_permissions
 from moorage_daemon.provider_settings import BadProvider, ProviderSettings, read_providers
+from moorage_protocol.config import Permissions
 from moorage_protocol.rendezvous import STATE_DIR_VARIABLE, default_state_dir
 
 
@@ -114,6 +115,7 @@ class Settings:
     providers: Mapping[str, ProviderSettings] = field(default_factory=_no_providers)
     default_provider: str | None = None
     grants: GrantSettings = field(default_factory=GrantSettings)
+    permissions: Permissions | None = None
 
 
 @dataclass(frozen=True)
@@ -342,4 +344,5 @@ _RULES = {
     "default_provider": _Rule("the name of a configured provider", _text(_PROVIDER)),
     "providers": _Rule("tables: [providers.NAME]", _providers),
     "grants": _Rule("a table: [grants]", read_grants),
+    "permissions": _Rule("a table: [permissions]", read_permissions),
 }

@@ -48,6 +48,13 @@ class PermissionDefault(StrEnum):
     ALLOW = "allow"
 
 
+class Asked(StrEnum):
+    """To whom a question is put."""
+
+    CONTROLLERS = "controllers"  # to whoever is attached and may act
+    OWNER = "owner"  # of these to the client that owns the session, and to no other
+
+
 class OnTimeout(StrEnum):
     """What a question that nobody answered in time counts as."""
 
@@ -56,17 +63,25 @@ class OnTimeout(StrEnum):
 
 
 class Permissions(Shape, frozen=True):
-    """Rules over tool calls, like `Bash(cargo:*)`; deny beats allow, allow beats ask."""
+    """Rules over tool calls, like `Bash(cargo:*)`.
+
+    Deny beats the others; of those that allow and ask the one that says more counts, and asks if
+    they say the same. A default of None leaves what no rule is about to the session's mode.
+    """
 
     deny: Rules = ()
     allow: Rules = ()
     ask: Rules = ()
-    default: PermissionDefault = PermissionDefault.ASK
+    default: PermissionDefault | None = PermissionDefault.ASK
 
 
 class Confirmation(Shape, frozen=True):
-    """How long a question waits (None: until somebody answers), and what its end means."""
+    """Who is asked, how long a question waits (None: until somebody answers), what its end means.
 
+    That it approves has to be written, and is on record as such.
+    """
+
+    ask: Asked = Asked.CONTROLLERS
     timeout_seconds: Seconds | None = None
     on_timeout: OnTimeout = OnTimeout.REJECT
 

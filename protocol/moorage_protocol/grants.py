@@ -55,51 +55,6 @@ class RateLimit(Shape, frozen=True, forbid_unknown_fields=True):
     per_seconds: Annotated[int, Meta(ge=1, le=MAX_TIME)] = 60
 
 
-class Otherwise(StrEnum):
-    """What happens to a call that no rule is about."""
-
-    ALLOW = "allow"
-    ASK = "ask"
-    DENY = "deny"
-
-
-class Permissions(Shape, frozen=True, forbid_unknown_fields=True):
-    """Rules about tool calls; without `default` a call that no rule is about is left to others."""
-
-    deny: tuple[str, ...] = ()
-    allow: tuple[str, ...] = ()
-    ask: tuple[str, ...] = ()
-    default: Otherwise | None = None
-
-
-class OnTimeout(StrEnum):
-    """What becomes of a question that nobody answered in time."""
-
-    WAIT = "wait"
-    REJECT = "reject"
-    APPROVE = "approve"
-
-
-class Asked(StrEnum):
-    """To whom a question is put."""
-
-    CONTROLLERS = "controllers"  # whoever is attached and may act
-    OWNER = "owner"  # of these only the client that owns the session
-
-
-class Confirmation(Shape, frozen=True, forbid_unknown_fields=True):
-    """How a person is asked. A timeout approves only where that is written."""
-
-    ask: Asked = Asked.CONTROLLERS
-    timeout_seconds: Annotated[float, Meta(gt=0, le=31_536_000)] | None = None
-    on_timeout: OnTimeout = OnTimeout.WAIT
-
-    @property
-    def limit(self) -> float | None:
-        """Seconds after which something happens by itself, None for never."""
-        return None if self.on_timeout is OnTimeout.WAIT else self.timeout_seconds
-
-
 # ---- the methods: a grant made, used and ended by whoever it was made for
 
 
@@ -109,7 +64,7 @@ class GrantWish(Shape, frozen=True, forbid_unknown_fields=True):
     Where `agent` is absent it is the session's. `parent` is the grant to carve it out of.
     """
 
-    tools: tuple[str, ...] | None
+    tools: tuple[str, ...] | UnsetType | None = UNSET
     agent: str | None = None
     intent: str = ""
     credentials: tuple[str, ...] = ()
@@ -119,6 +74,12 @@ class GrantWish(Shape, frozen=True, forbid_unknown_fields=True):
     ceiling: Sensitivity = Sensitivity.INTERNAL
     depth: int = 4
     parent: str | None = None
+
+
+class SessionGrant(GrantWish, frozen=True, forbid_unknown_fields=True):
+    """What a new session stands on: the grant of that id, or a new one that ends with it."""
+
+    grant_id: str | None = None
 
 
 class CreateParams(GrantWish, frozen=True, forbid_unknown_fields=True):

@@ -26,6 +26,7 @@ from moorage_protocol.acp import (
     Usage,
 )
 from moorage_protocol.config import ConfigWish, Labels
+from moorage_protocol.grants import SessionGrant
 
 
 class Mode(StrEnum):
@@ -236,6 +237,7 @@ class NewMeta(Shape, frozen=True):
     labels: Labels = {}
     config: ConfigWish = ConfigWish()
     environment: ToolEnvironment | None = None
+    grant: SessionGrant | None = None
 
 
 class NewParams(CwdParams, frozen=True):
@@ -249,6 +251,7 @@ class NewResultMeta(Shape, frozen=True):
     owner: str | None = None
     mode: Mode | None = None
     parked: list[str] | UnsetType = UNSET
+    grant_id: str | None = None
 
 
 class NewResult(Shape, frozen=True):
@@ -351,11 +354,14 @@ class AlsoRequested(Shape, frozen=True):
 
 
 class PromptVerdict(Shape, frozen=True):
+    """`stop` is what a budget had no more of."""
+
     generation: int
     outcome: Outcome
     cause: Cause | None = None
     also_requested: list[AlsoRequested] = []
     cancel_lost: bool = False
+    stop: str | None = None
 
 
 class PromptResult(Shape, frozen=True):
@@ -425,7 +431,10 @@ NO_TOKENS = TokenUsage(input_tokens=0, output_tokens=0)
 
 
 class Verdict(Shape, frozen=True):
-    """How a turn ended, once and for ever. `cause` is set if and only if it was cancelled."""
+    """How a turn ended, once and for ever. `cause` is set if and only if it was cancelled.
+
+    `stop` is what a budget had no more of: "calls", "tokens" or "micros".
+    """
 
     outcome: Outcome
     cause: Cause | None = None
@@ -434,6 +443,7 @@ class Verdict(Shape, frozen=True):
     cancel_lost: bool = False
     forced: bool = False
     code: str | None = None
+    stop: str | None = None
     stop_reason: StopReason | None = None
     tool_calls: ToolCallCounts = ToolCallCounts()
     usage: TokenUsage | None = None

@@ -17,7 +17,7 @@ import trio
 
 from moorage_daemon.grants.calls import Call, Shell
 from moorage_daemon.grants.policy import Policy, Say
-from moorage_protocol.grants import Permissions
+from moorage_protocol.config import Permissions
 from scripts.torture.report import CannotRun, Program, Report, run
 from tests.daemon.grants.commands import ALLOW, ALLOWED_PROGRAMS, HONEST, HOSTILE
 

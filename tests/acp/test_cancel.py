@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from moorage_daemon.agents.native import NativeAgent
 from moorage_daemon.agents.port import Stage
+from moorage_daemon.grants.calls import Call
 from moorage_daemon.providers.openai import open_openai
 from moorage_daemon.tools.port import Bench, Report
 from moorage_protocol import jsonrpc
@@ -45,6 +46,9 @@ class Borrower:
 
     def locations(self, arguments: LeverArguments, cwd: str) -> list[ToolCallLocation]:
         return []
+
+    def about(self, arguments: LeverArguments, cwd: str) -> Call:
+        return Call(self.name)
 
     async def preview(self, arguments: LeverArguments, bench: Bench) -> Sequence[ToolCallContent]:
         return ()

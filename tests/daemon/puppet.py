@@ -7,6 +7,7 @@ import msgspec
 import trio
 
 from moorage_daemon.agents.port import Prompt, Stage
+from moorage_daemon.grants.calls import Call, Words
 from moorage_daemon.tools.port import Bench, Report
 from moorage_protocol.acp import (
     AvailableCommand,
@@ -189,6 +190,9 @@ class Lever:
 
     def locations(self, arguments: LeverArguments, cwd: str) -> list[ToolCallLocation]:
         return [ToolCallLocation(path=path) for path in self.paths]
+
+    def about(self, arguments: LeverArguments, cwd: str) -> Call:
+        return Call(self.name, Words(arguments.label))
 
     async def preview(self, arguments: LeverArguments, bench: Bench) -> Sequence[ToolCallContent]:
         return ()

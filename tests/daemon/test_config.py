@@ -268,8 +268,8 @@ async def test_the_sessions_own_patience_beats_the_settings() -> None:
         own = await client.new(config={"confirmation": {"timeoutSeconds": 60}})
         forever = await client.new(config={"confirmation": {}})
 
-        limits = [daemon.session(session).ask_limit for session in (plain, own, forever)]
-        assert limits == [3, 60, 0]
+        sessions = [daemon.session(session) for session in (plain, own, forever)]
+        assert [each.confirmation.timeout_seconds for each in sessions] == [3, 60, None]
 
 
 async def test_security_settings_come_back_byte_for_byte(daemon: Daemon, client: Client) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from platformdirs import user_config_path
 
-from moorage_daemon.grant_settings import GrantSettings
+from moorage_daemon.grant_settings import CredentialSource, GrantSettings
 from moorage_daemon.provider_settings import ProviderKind, ProviderSettings
 from moorage_daemon.settings import (
     ClosePolicy,
@@ -19,6 +19,8 @@ from moorage_daemon.settings import (
     WebsocketAddress,
     load_settings,
 )
+from moorage_protocol.config import PermissionDefault, Permissions
+from moorage_protocol.grants import Sensitivity
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +94,17 @@ def test_every_key_of_the_file_arrives(home: Path) -> None:
         [grants]
         max_per_agent = 3
         retention_days = 0.5
+
+        [grants.credentials]
+        token = {env = "TOKEN"}
+        key = {file = "~/key"}
+
+        [grants.sensitivity]
+        restricted = ["Read(secrets/**)"]
+
+        [permissions]
+        deny = ["Bash(rm:*)"]
+        default = "ask"
     """
     expected = Settings(
         state_dir=home / ".local/state/moorage",
@@ -106,7 +119,16 @@ def test_every_key_of_the_file_arrives(home: Path) -> None:
         permission_timeout_seconds=600,
         close_policy=ClosePolicy.CLOSE,
         default_provider="two",
-        grants=GrantSettings(max_per_agent=3, retention_days=0.5),
+        grants=GrantSettings(
+            max_per_agent=3,
+            retention_days=0.5,
+            credentials={
+                "token": CredentialSource(env="TOKEN"),
+                "key": CredentialSource(file=home / "key"),
+            },
+            sensitivity={Sensitivity.RESTRICTED: ("Read(secrets/**)",)},
+        ),
+        permissions=Permissions(deny=("Bash(rm:*)",), default=PermissionDefault.ASK),
         providers={
             "one": ProviderSettings(ProviderKind.OPENAI, "https://api.example.org/v1", "m"),
             "two": ProviderSettings(
@@ -319,6 +341,17 @@ def test_unknown_table_is_an_unknown_key(home: Path) -> None:
         ("[grants]\nretention_days = nan", "grants.retention_days must be days"),
         ("[grants]\nretention_days = '1'", "grants.retention_days must be days"),
         ("[grants]\nmax = 1", "unknown key 'max', there are: max_per_agent"),
+        ("[grants.credentials]\na = 'x'", "grants.credentials must be tables"),
+        ("[grants.credentials]\na = {env = 'x', file = 'y'}", "grants.credentials must be"),
+        ("[grants.credentials]\na = {env = 'a b'}", "grants.credentials must be"),
+        ("[grants.credentials]\n'a b' = {env = 'x'}", "grants.credentials must be"),
+        ("[grants.sensitivity]\nsecret = ['Read']", "grants.sensitivity must be lists"),
+        ("[grants.sensitivity]\npublic = ['Bash(*)']", "the rule 'Bash(*)' cannot be read"),
+        ("permissions = []", "permissions must be a table"),
+        ("[permissions]\ndeny = 'Read'", "permissions.deny must be a list of rules"),
+        ("[permissions]\nallow = ['Bash(git *)']", "the rule 'Bash(git *)' cannot be read"),
+        ("[permissions]\ndefault = 'maybe'", "permissions.default must be"),
+        ("[permissions]\nalow = []", "unknown key 'alow', there are: deny"),
     ],
 )
 def test_grants_are_described_as_they_have_to_be(home: Path, text: str, problem: str) -> None:

@@ -44,7 +44,9 @@ class OverwrittenCause(Session):
 
 
 class ForgetfulTurn(Turn):
-    def request_cancel(self, cause: Cause, by: str, at: float) -> CancelOutcome:
+    def request_cancel(
+        self, cause: Cause, by: str, at: float, axis: str | None = None
+    ) -> CancelOutcome:
         outcome = super().request_cancel(cause, by, at)
         if outcome is CancelOutcome.ALREADY:
             self.cause, self.requested_by = cause, by

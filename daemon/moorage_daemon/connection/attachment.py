@@ -57,6 +57,7 @@ class Attachment:
     access: Access
     live_from: int
     connection: str
+    tui: str
     origin: str
     moorage: bool
     peer: Peer[Token]
@@ -107,7 +108,7 @@ class Attachment:
     def _ask(self, body: AskBody, out: list[bytes]) -> None:
         if self.access is not Access.CONTROLLER or body.tool_call_id in self.asked:
             return
-        if self.session.asks.asking(body.tool_call_id, self.connection) is None:
+        if self.session.asks.asking(body.tool_call_id, self.connection, self.tui) is None:
             return
         params = _Permission(
             session_id=self.session.id, tool_call=body.tool_call, options=body.options

@@ -367,6 +367,7 @@ class Connection:
             access=access,
             live_from=live_from,
             connection=self.identity.connection,
+            tui=self.identity.tui,
             origin=self.identity.origin,
             moorage=self.identity.advertised,
             peer=self._peer,

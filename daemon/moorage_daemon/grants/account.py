@@ -112,10 +112,8 @@ class Account:
         return None if limit is None else limit - getattr(self.total, axis)
 
     def exhausted(self) -> str | None:
-        """The first axis of which nothing is left."""
+        """Of what a model uses, that of which nothing is left; calls are asked for by number."""
         total, budget = self.total, self.grant.budget
-        if budget.calls is not None and total.calls >= budget.calls:
-            return "calls"
         if budget.tokens is not None and total.tokens >= budget.tokens:
             return "tokens"
         if budget.micros is not None and total.micros >= budget.micros:

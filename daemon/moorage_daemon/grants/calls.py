@@ -65,6 +65,15 @@ def file_at(cwd: str, path: str, resolved: str | None = None) -> File:
     return File(kept, tuple(dict.fromkeys([*kept, *(absolute for absolute, _ in found)])))
 
 
+def with_links(cwd: str, file: File) -> File:
+    """A file that was only known as it was written, with where its links end.
+
+    That means looking, which may take long where the disk is far away.
+    """
+    written = file.names[-1]
+    return file_at(cwd, written, os.path.realpath(written))
+
+
 def _below(path: str, root: str) -> str | None:
     if path == root:
         return "."

@@ -13,7 +13,7 @@ from enum import IntEnum
 from moorage_daemon.grants.calls import Call
 from moorage_daemon.grants.rules import Rule, read_rule
 from moorage_daemon.grants.touching import Touch
-from moorage_protocol.grants import Otherwise, Permissions
+from moorage_protocol.config import PermissionDefault, Permissions
 
 
 class Say(IntEnum):
@@ -35,9 +35,9 @@ class Ruling:
 
 _OTHERWISE = {
     None: Say.NOTHING,
-    Otherwise.ALLOW: Say.ALLOW,
-    Otherwise.ASK: Say.ASK,
-    Otherwise.DENY: Say.DENY,
+    PermissionDefault.ALLOW: Say.ALLOW,
+    PermissionDefault.ASK: Say.ASK,
+    PermissionDefault.DENY: Say.DENY,
 }
 
 
@@ -76,7 +76,7 @@ def _heaviest(rules: Iterable[Rule]) -> Rule | None:
     return max(rules, key=lambda rule: rule.weight, default=None)
 
 
-NO_RULES = Policy(Permissions())
+NO_RULES = Policy(Permissions(default=None))
 
 
 def strictest(policies: Iterable[Policy], call: Call) -> Ruling:

@@ -37,7 +37,8 @@ from moorage_daemon.grants.touching import Touch, touch_of_command, touch_of_wor
 
 MAX_RULE = 1000  # characters
 SOMEWHERE = "/workspace"  # of calls that an outside program names: only names are compared
-COMMAND_TOOLS = frozenset({"Bash", "Run"})
+SHELL_TOOL = "Bash"  # whatever hands a command to a shell
+COMMAND_TOOLS = frozenset({SHELL_TOOL, "Run"})
 FILE_TOOLS = frozenset({"Read", "Write", "Edit", "List", "Glob", "Search"})
 CHANGING_TOOLS = frozenset({"Write", "Edit"})
 
@@ -251,4 +252,4 @@ def _subject(tool: str, about: str) -> Subject:
         return file_at(SOMEWHERE, about)
     if tool == "Run":
         return Argv(plain_words(about) or ())
-    return Shell(about) if tool == "Bash" else Words(about)
+    return Shell(about) if tool == SHELL_TOOL else Words(about)

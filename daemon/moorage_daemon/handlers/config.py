@@ -10,6 +10,8 @@ import msgspec
 from msgspec import UNSET, Raw
 from msgspec.structs import asdict, replace
 
+from moorage_daemon.grants.policy import Policy
+from moorage_daemon.grants.rules import BadRule
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Now, Peer
 from moorage_daemon.identity import Verb
 from moorage_daemon.store.model import Head
@@ -20,6 +22,7 @@ from moorage_protocol.config import (
     ConfigResult,
     ConfigSetParams,
     ConfigShown,
+    Permissions,
     SessionConfig,
 )
 from moorage_protocol.errors import InvalidParams
@@ -107,4 +110,13 @@ def _patched_config(config: SessionConfig, patch: ConfigPatch) -> SessionConfig:
             value = None if bytes(value) == b"null" else Raw(bytes(value))  # not the whole frame
         if value is not UNSET:
             changes[name] = getattr(DEFAULTS, name) if value is None else value
+    _check_rules(patch)
     return replace(config, **changes)
+
+
+def _check_rules(patch: ConfigPatch) -> None:
+    if isinstance(patch.permissions, Permissions):
+        try:
+            Policy(patch.permissions)
+        except BadRule as problem:
+            raise InvalidParams(f"Invalid params: config.permissions: {problem}") from problem

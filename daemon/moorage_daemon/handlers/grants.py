@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from moorage_daemon.grants.calls import Call
 from moorage_daemon.grants.grant import BadGrant, Grant, bounded_time, make_grant
-from moorage_daemon.grants.guard import MAX_BATCH
+from moorage_daemon.grants.guard import MAX_BATCH, must_be_usable
 from moorage_daemon.grants.refusals import RefusalKind, Refused
 from moorage_daemon.grants.report import summary
 from moorage_daemon.grants.rules import BadRule, read_call
@@ -35,6 +35,7 @@ from moorage_protocol.grants import (
     GrantSummary,
     GrantWish,
     RaiseParams,
+    SessionGrant,
     UseBatchParams,
     UseParams,
 )
@@ -77,7 +78,31 @@ def made(
     return told(make)
 
 
+def ground_for(
+    desk: Desk, peer: Peer, wish: SessionGrant | None, agent: str, session: str
+) -> str | None:
+    """The grant that a new session stands on: one that is there, or one made for it."""
+    if wish is None:
+        return None
+    if wish.agent not in (None, agent):
+        raise InvalidParams("Invalid params: _meta.moorage.grant.agent is not the session's agent")
+    if wish.grant_id is None:
+        return made(desk, peer, wish, agent, session).id
+    if wish != SessionGrant(grant_id=wish.grant_id):
+        raise InvalidParams("Invalid params: _meta.moorage.grant: grantId stands alone")
+    grant_id = wish.grant_id
+
+    def found() -> Holding:
+        holding = _find(desk, peer, grant_id)
+        must_be_usable(holding.account, agent, desk.ledger.now())
+        return holding
+
+    return told(found).id
+
+
 def _read(wish: GrantWish, agent: str) -> Grant:
+    if wish.tools is UNSET:
+        raise InvalidParams("Invalid params: tools is missing, null is any tool")
     try:
         return make_grant(
             agent=agent,

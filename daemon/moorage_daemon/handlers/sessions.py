@@ -5,6 +5,7 @@ import binascii
 import math
 import os.path
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from msgspec import UNSET, to_builtins
 
 from moorage_daemon.ending import Ending
 from moorage_daemon.handlers.config import SetUp, check_parent, patched as set_up
+from moorage_daemon.handlers.grants import ground_for
 from moorage_daemon.handlers.options import config_options, session_modes
 from moorage_daemon.handlers.overrides import patched
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, Peer
@@ -76,18 +78,19 @@ def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
         raise InvalidParams("Invalid params: agent is not configured")
     servers = named_servers(params.mcp_servers)
     identity = peer.identity
-    session = desk.sessions.create(
-        NewSession(
-            principal=identity.principal.name,
-            owner=identity.tui,
-            agent=agent,
-            mode=wish.mode,
-            cwd=os.path.normpath(params.cwd),
-            overrides=patched(Overrides(), wish.overrides, desk.providers),
-            environment=_lent(wish),
-            **vars(_set_up(desk, identity.principal.name, wish)),
-        )
+    wanted = NewSession(
+        principal=identity.principal.name,
+        owner=identity.tui,
+        agent=agent,
+        mode=wish.mode,
+        cwd=os.path.normpath(params.cwd),
+        overrides=patched(Overrides(), wish.overrides, desk.providers),
+        environment=_lent(wish),
+        **vars(_set_up(desk, identity.principal.name, wish)),
     )
+    desk.sessions.must_take_more()  # a grant is made only for a session that will be
+    grant = ground_for(desk, peer, wish.grant, agent, wanted.id)
+    session = desk.sessions.create(replace(wanted, grant=grant))
     session.offer(servers)
     peer.attach_new(session)
     result = NewResult(
@@ -112,7 +115,10 @@ def _lent(wish: NewMeta) -> dict[str, str] | None:
 def _founded(identity: Identity, session: Session) -> NewResultMeta:
     if not identity.advertised:
         return NewResultMeta(seq=session.log.seq)
-    return NewResultMeta(seq=session.log.seq, owner=identity.tui, mode=session.head.mode, parked=[])
+    head = session.head
+    return NewResultMeta(
+        seq=session.log.seq, owner=identity.tui, mode=head.mode, parked=[], grant_id=head.grant
+    )
 
 
 def _check_directory(params: CwdParams) -> None:

@@ -152,6 +152,7 @@ def prompt_answer(verdict: VerdictBody, generation: int) -> PromptResult | RpcEr
         cause=verdict.cause,
         also_requested=verdict.also_requested,
         cancel_lost=verdict.cancel_lost,
+        stop=verdict.stop,
     )
     reason = verdict.stop_reason or StopReason.END_TURN
     usage = _usage(verdict.usage) if verdict.usage is not None else UNSET

@@ -47,6 +47,18 @@ class Holding:
         """The session it was made for."""
         return self.head.record.session if self.head.record is not None else None
 
+    @property
+    def cause(self) -> Cause:
+        """What the turns that used it are stopped for, now that it has ended.
+
+        A grant that was closed, or could not be recorded, is gone as a session is that was closed.
+        """
+        ended = self.account.ended
+        try:
+            return Cause(ended.cause) if ended is not None else Cause.SESSION_REMOVED
+        except ValueError:
+            return Cause.SESSION_REMOVED
+
     def write_head(self) -> None:
         """Have it recorded how the account stands now."""
         record = record_of(self.account, self.session)

@@ -17,11 +17,11 @@ from moorage_daemon.grants.accounts import Accounts
 from moorage_daemon.grants.calls import Call
 from moorage_daemon.grants.delegation import raised
 from moorage_daemon.grants.grant import Amount, Grant
-from moorage_daemon.grants.guard import refunded
+from moorage_daemon.grants.guard import decide, refunded
 from moorage_daemon.grants.moments import Moment
 from moorage_daemon.grants.refusals import RefusalKind, Refused
 from moorage_daemon.identity import new_id
-from moorage_daemon.ledger.holding import Holding, Receipt, Stander
+from moorage_daemon.ledger.holding import Holding, Receipt
 from moorage_daemon.ledger.records import head_of, kept
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.log.log import Log
@@ -151,6 +151,17 @@ class Ledger:
         holding.log.when_durable(seq, lambda error: self._give_back(receipt, error))
         return receipt
 
+    def check(self, holding: Holding, agent: str, calls: Sequence[Call]) -> None:
+        """Raise `Refused` for calls that are not permitted now; the refusal is counted."""
+        account = holding.account
+        try:
+            decide(account, agent, calls, self.now())
+        except Refused as refusal:
+            account.spend = replace(account.spend, refused=account.spend.refused + 1)
+            self.tell(refusal)
+            holding.write_head()
+            raise
+
     def _charged(
         self,
         holding: Holding,
@@ -237,10 +248,8 @@ class Ledger:
         for account in ended:
             holding = self.holdings[account.id]
             self._record_end(holding, by)
-            cause = _CAUSES.get(account.ended.cause) if account.ended is not None else None
-            if cause is not None:
-                for stander in [*holding.standers]:
-                    stander.lose_ground(cause)
+            for stander in [*holding.standers]:
+                stander.lose_ground(holding.cause)
 
     def _record_end(self, holding: Holding, by: str) -> None:
         ended = holding.account.ended
@@ -291,16 +300,3 @@ class Ledger:
         logger.warning(
             "a grant does not permit that", extra={"kind": refusal.kind.value, **refusal.detail}
         )
-
-    def stand(self, holding: Holding, stander: Stander) -> None:
-        """A session relies on the grant from here on."""
-        holding.standers.add(stander)
-
-
-# What becomes of the turns of a session whose grant has ended so; others are refused what they
-# ask for next.
-_CAUSES = {
-    "agent_deactivated": Cause.AGENT_DEACTIVATED,
-    "parent_cancelled": Cause.PARENT_CANCELLED,
-    "session_expired": Cause.SESSION_EXPIRED,
-}

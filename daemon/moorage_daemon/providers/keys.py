@@ -6,18 +6,17 @@ needs no thought. A key that others can read is refused: it is not a secret any 
 
 import os
 import re
-import stat
 from pathlib import Path
 
 import trio
 
 from moorage_daemon.provider_settings import ProviderSettings
 from moorage_daemon.providers.failures import AuthFailed
+from moorage_daemon.secret_file import UnusableSecret, read_secret
 
 
 MAX_KEY = 4096  # bytes; signed tokens have some 2,000
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY}}}")  # what an HTTP header takes
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 async def read_key(settings: ProviderSettings) -> str | None:
@@ -42,22 +41,8 @@ def _checked(text: str, source: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO does not hold us up
-    except OSError as error:
-        raise AuthFailed(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        return _content(path, descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _content(path: Path, descriptor: int) -> str:
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
-        raise AuthFailed(f"{path} is not a regular file of this user")
-    if stat.S_IMODE(found.st_mode) & OTHERS:
-        raise AuthFailed(f"{path} can be used by others: it needs mode 0600")
-    try:
-        return os.read(descriptor, MAX_KEY + 1).decode("ascii")
-    except (OSError, UnicodeDecodeError):
+        return read_secret(path, MAX_KEY).decode("ascii")
+    except UnusableSecret as problem:
+        raise AuthFailed(str(problem)) from None
+    except UnicodeDecodeError:
         raise AuthFailed(f"{path} holds no key") from None

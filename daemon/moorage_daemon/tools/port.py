@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from moorage_daemon.grants.calls import Call
 from moorage_daemon.tools.client import Client
 from moorage_protocol.acp import ToolCallContent, ToolCallLocation, ToolKind
 
@@ -15,6 +16,10 @@ A_contra = TypeVar("A_contra", bound=msgspec.Struct, contravariant=True)
 
 class ToolFailed(Exception):
     """A tool could not do it; the text is for the user and the agent."""
+
+
+class NotBegun(ToolFailed):
+    """It did not so much as begin: nothing was started, and nothing is paid for."""
 
 
 class Killable(Protocol):
@@ -36,7 +41,8 @@ class Bench:
 
     `progress` shows text while the tool is at work; it replaces what was shown before. `lent` is
     what the session's creator lent of their environment, None if they lent nothing. `client` is
-    the one that prompted, None if it lends nothing or has left.
+    the one that prompted, None if it lends nothing or has left. `secrets` are the credentials that
+    the arguments refer to, by name: they are for what is started here and go nowhere else.
     """
 
     cwd: str
@@ -44,6 +50,7 @@ class Bench:
     running: set[Killable] = field(default_factory=set[Killable])
     lent: Mapping[str, str] | None = None
     client: Client | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,10 @@ class Tool(Protocol[A_contra]):
 
     def locations(self, arguments: A_contra, cwd: str) -> list[ToolCallLocation]:
         """The files this call is about."""
+        ...
+
+    def about(self, arguments: A_contra, cwd: str) -> Call:
+        """The call as rules see it: under which name, and what it is about."""
         ...
 
     async def preview(self, arguments: A_contra, bench: Bench) -> Sequence[ToolCallContent]:

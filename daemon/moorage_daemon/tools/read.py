@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from moorage_daemon.grants.calls import Call, file_at
 from moorage_daemon.tools.client import ClientFailed
 from moorage_daemon.tools.port import Bench, Report, ToolFailed
 from moorage_daemon.tools.workspace import LIMIT, Text, Workspace, WorkspaceError
@@ -49,6 +50,10 @@ class Read:
     def locations(self, arguments: ReadArguments, cwd: str) -> list[ToolCallLocation]:
         """The file, as an absolute path."""
         return [ToolCallLocation(path=str(Path(cwd) / arguments.path))]
+
+    def about(self, arguments: ReadArguments, cwd: str) -> Call:
+        """The file."""
+        return Call(self.name, file_at(cwd, arguments.path))
 
     async def preview(self, arguments: ReadArguments, bench: Bench) -> Sequence[ToolCallContent]:
         """Nothing is decided about it."""

@@ -1,4 +1,8 @@
-"""Run: a shell command in the workspace, under a supervisor that leaves no process behind."""
+"""Run: a shell command in the workspace, under a supervisor that leaves no process behind.
+
+Rules know it as `Bash`, like every tool whose text a shell reads: `Run` are the rules for programs
+that are started without one.
+"""
 
 import os
 from collections.abc import Sequence
@@ -7,10 +11,13 @@ from pathlib import Path
 import msgspec
 import trio
 
+from moorage_daemon.grants.calls import Call, Shell
+from moorage_daemon.grants.credentials import filled_for_shell
+from moorage_daemon.grants.rules import SHELL_TOOL
 from moorage_daemon.processes.environment import tool_environment
 from moorage_daemon.processes.process import Exited, Lost, NotStarted, Process, Signalled
 from moorage_daemon.processes.spawn import SpawnError, spawn
-from moorage_daemon.tools.port import Bench, Report, ToolFailed
+from moorage_daemon.tools.port import Bench, NotBegun, Report
 from moorage_protocol.acp import ToolCallContent, ToolCallLocation, ToolKind
 
 
@@ -39,6 +46,10 @@ class Run:
         """A command may touch anything; nothing is claimed."""
         return []
 
+    def about(self, arguments: RunArguments, cwd: str) -> Call:
+        """The command."""
+        return Call(SHELL_TOOL, Shell(arguments.command))
+
     async def preview(self, arguments: RunArguments, bench: Bench) -> Sequence[ToolCallContent]:
         """The title says it all."""
         return ()
@@ -49,15 +60,19 @@ class Run:
 
 
 async def run_supervised(command: str, bench: Bench) -> Report:
-    """Run a command here; it is started before the first checkpoint."""
+    """Run a command here; it is started before the first checkpoint.
+
+    Credentials reach it in variables and in no argument, where others could read them.
+    """
+    text, variables = filled_for_shell(command, bench.secrets)
     try:
         process = spawn(
-            ["sh", "-c", command],
+            ["sh", "-c", text],
             cwd=Path(bench.cwd),
-            env=tool_environment(os.environ, bench.lent),
+            env=tool_environment(os.environ, bench.lent) | variables,
         )
     except SpawnError as error:
-        raise ToolFailed(f"The command could not be started: {error}") from error
+        raise NotBegun(f"The command could not be started: {error}") from error
     bench.running.add(process)
     try:
         async with process.attended(), trio.open_nursery() as nursery:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import msgspec
 import trio
 
+from moorage_daemon.grants.calls import Call, Shell
+from moorage_daemon.grants.rules import SHELL_TOOL
 from moorage_daemon.tools.client import (
     Client,
     ClientFailed,
@@ -45,6 +47,10 @@ class Terminal:
         """A command may touch anything; nothing is claimed."""
         return []
 
+    def about(self, arguments: TerminalArguments, cwd: str) -> Call:
+        """The command."""
+        return Call(SHELL_TOOL, Shell(arguments.command))
+
     async def preview(
         self, arguments: TerminalArguments, bench: Bench
     ) -> Sequence[ToolCallContent]:
@@ -52,9 +58,12 @@ class Terminal:
         return ()
 
     async def run(self, arguments: TerminalArguments, bench: Bench) -> Report:
-        """Run the command to its end; whatever happens, the terminal is let go of."""
+        """Run the command to its end; whatever happens, the terminal is let go of.
+
+        With credentials it runs here: they are not for a client.
+        """
         client = bench.client
-        if client is None or not client.has_terminals:
+        if client is None or not client.has_terminals or bench.secrets:
             return await run_supervised(arguments.command, bench)
         try:
             return await _attended(client, arguments.command, bench)

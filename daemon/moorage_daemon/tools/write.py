@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from moorage_daemon.grants.calls import Call, file_at
 from moorage_daemon.tools.client import ClientGone, ClientRefused, ClientSilent
 from moorage_daemon.tools.port import Bench, Report, ToolFailed
 from moorage_daemon.tools.read import read_text
@@ -36,6 +37,10 @@ class Write:
     def locations(self, arguments: WriteArguments, cwd: str) -> list[ToolCallLocation]:
         """The file, as an absolute path."""
         return [ToolCallLocation(path=str(Path(cwd) / arguments.path))]
+
+    def about(self, arguments: WriteArguments, cwd: str) -> Call:
+        """The file."""
+        return Call(self.name, file_at(cwd, arguments.path))
 
     async def preview(self, arguments: WriteArguments, bench: Bench) -> Sequence[ToolCallContent]:
         """What will be different; nothing where the old text is long or is none."""

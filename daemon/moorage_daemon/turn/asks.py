@@ -12,6 +12,7 @@ from enum import StrEnum
 import trio
 
 from moorage_protocol.acp import PermissionKind, PermissionOption
+from moorage_protocol.errors import NotPermitted
 from moorage_protocol.moorage import RespondOutcome
 
 
@@ -22,16 +23,26 @@ class Decision(StrEnum):
     REJECTED = "rejected"
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
+    LET_PASS = "approved_by_timeout"  # nobody answered in time, and that approves
+
+    @property
+    def allows(self) -> bool:
+        """Whether what was asked about is done."""
+        return self in (Decision.ALLOWED, Decision.LET_PASS)
 
 
 @dataclass(eq=False)
 class Ask:
-    """One question. `record` writes the answer, and what follows from it, into the log at once."""
+    """One question. `record` writes the answer, and what follows from it, into the log at once.
+
+    With `only` it is put to that TUI and to no other.
+    """
 
     tool_call_id: str
     generation: int
     options: list[PermissionOption]
     record: Callable[[Decision, PermissionOption | None, str | None], None]
+    only: str | None = None
     decision: Decision | None = None
     decided: trio.Event = field(default_factory=trio.Event)
     asked: dict[str, bool] = field(default_factory=dict[str, bool])  # connection -> has cancelled
@@ -69,21 +80,23 @@ class Asks:
         while len(self._settled) > self.REMEMBERED:
             del self._settled[next(iter(self._settled))]
 
-    def asking(self, tool_call_id: str, connection: str) -> Ask | None:
-        """Note that a client is asked now; None if the question is settled."""
+    def asking(self, tool_call_id: str, connection: str, tui: str) -> Ask | None:
+        """Note that a client is asked now; None if the question is settled, or not for it."""
         ask = self.open.get(tool_call_id)
-        if ask is None or ask.decision is not None:
+        if ask is None or ask.decision is not None or ask.only not in (None, tui):
             return None
         ask.asked[connection] = False
         return ask
 
     def select(self, tool_call_id: str, option_id: str, by: str) -> RespondOutcome:
-        """Somebody chose an option."""
+        """Somebody chose an option; raises `NotPermitted` for whom the question is not for."""
         ask = self.open.get(tool_call_id)
         if ask is None:
             return self._late(tool_call_id)
         if ask.decision is not None:
             return RespondOutcome.ALREADY
+        if ask.only not in (None, by):
+            raise NotPermitted
         option = ask.option(option_id)
         if option is None:
             return RespondOutcome.UNKNOWN
@@ -95,7 +108,7 @@ class Asks:
         match self._settled.get(tool_call_id):
             case None:
                 return RespondOutcome.UNKNOWN
-            case Decision.TIMED_OUT | Decision.CANCELLED:
+            case Decision.TIMED_OUT | Decision.CANCELLED | Decision.LET_PASS:
                 return RespondOutcome.EXPIRED
             case _:
                 return RespondOutcome.ALREADY

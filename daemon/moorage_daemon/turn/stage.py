@@ -1,9 +1,10 @@
 """What an agent does on its turn, and the one gate every tool call passes.
 
-The order of a tool call is fixed: show it, hear what the session's posture says, ask if it has to
-be asked, write the intent and wait until it is durable, look once more whether the session may
-still start it, and start it in that same tick. A killed session therefore starts nothing, one that
-was made read-only meanwhile changes nothing, and no tool runs without a record.
+The order of a tool call is fixed: show it; hear what the grant, the rules and the posture of the
+session say; ask if it has to be asked; write the intent and the charge and wait until both are
+durable; look once more whether the session may still start it, and start it in that same tick. A
+killed session therefore starts nothing, one that was made read-only meanwhile changes nothing, no
+tool runs without a record, and none that ran was not paid for.
 """
 
 import dataclasses
@@ -16,6 +17,12 @@ import trio
 from msgspec.structs import replace
 
 from moorage_daemon.agents.port import CallRefused, Exchange, ModelCall, StageClosed
+from moorage_daemon.grants.calls import Call, File, Words, with_links
+from moorage_daemon.grants.credentials import Scrubber, references
+from moorage_daemon.grants.policy import Say
+from moorage_daemon.grants.refusals import RefusalKind, Refused as NotGranted
+from moorage_daemon.ledger.holding import Receipt
+from moorage_daemon.ledger.ledger import Origin
 from moorage_daemon.log.log import Log
 from moorage_daemon.log.views import address_of
 from moorage_daemon.store.model import (
@@ -28,11 +35,12 @@ from moorage_daemon.store.model import (
     Totals,
     as_cost,
 )
-from moorage_daemon.tools.port import Bench, Killable, Report, Tool, ToolFailed
+from moorage_daemon.tools.port import Bench, Killable, NotBegun, Report, Tool, ToolFailed
 from moorage_daemon.turn.artifacts import Blobs, Kept, excerpt, keep
 from moorage_daemon.turn.asks import Ask, Asks, Decision
+from moorage_daemon.turn.ground import Ground, Trouble
 from moorage_daemon.turn.history import History
-from moorage_daemon.turn.posture import Deed, Refused, Unasked, lie_inside, rule
+from moorage_daemon.turn.posture import Asked, Deed, Refused, Ruling, Unasked, lie_inside, rule
 from moorage_daemon.turn.standing import StandingAnswers
 from moorage_daemon.turn.turn import Turn
 from moorage_protocol.acp import (
@@ -50,9 +58,9 @@ from moorage_protocol.acp import (
     ToolKind,
     UsageUpdate,
 )
-from moorage_protocol.config import SessionConfig
+from moorage_protocol.config import Asked as WhoIsAsked, Confirmation, OnTimeout, SessionConfig
 from moorage_protocol.jsonrpc import encode
-from moorage_protocol.moorage import NO_TOKENS, Overrides, Posture
+from moorage_protocol.moorage import NO_TOKENS, Cause, Overrides, Posture
 from moorage_protocol.views import Verification
 
 
@@ -64,6 +72,10 @@ MAX_PREVIEW = 512 * 2**10  # bytes: with the arguments it fits into a question
 BREATH = 8  # pieces of text after which a busy agent lets others run: some 20 µs
 
 QUESTION = Deed(ToolKind.OTHER, asks=True)
+NO_CALL = Call("Ask", Words(""))
+BY_RULE = Unasked("rule")
+FORBIDDEN = Refused("denied", "Not done: the rules of this session forbid it.")
+WITHHELD = "[withheld: this session may not be told the result]"
 
 OPTIONS = [
     PermissionOption(option_id="allow", name="Allow", kind=PermissionKind.ALLOW_ONCE),
@@ -111,8 +123,22 @@ class Scene(Protocol):
         ...
 
     @property
-    def ask_limit(self) -> float:
-        """Seconds a question stays open; 0 is for ever."""
+    def ground(self) -> Ground:
+        """Its grant, and the rules below it."""
+        ...
+
+    @property
+    def confirmation(self) -> Confirmation:
+        """Who is asked, for how long, and what becomes of a question nobody answers."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """The TUI whose session it is."""
+        ...
+
+    def halt(self, turn: Turn, trouble: Trouble) -> None:
+        """Have a turn stop that cannot go on."""
         ...
 
     def note_cost(self, generation: int, call: ModelCall) -> Totals:
@@ -134,13 +160,16 @@ class Scene(Protocol):
 class _Call:
     """A tool call that is under way. `deed` is what it comes to: a question does nothing.
 
-    `started` is the loop's time when its tool was started, None before; `artifacts` are the
-    addresses of what it said at length, `output_bytes` how long that was.
+    `about` is the call as rules see it, `credentials` are those it refers to. `started` is the
+    loop's time when its tool was started, None before; `artifacts` are the addresses of what it
+    said at length, `output_bytes` how long that was.
     """
 
     id: str
     tool: str
     deed: Deed
+    about: Call = NO_CALL
+    credentials: tuple[str, ...] = ()
     started: float | None = None
     artifacts: tuple[str, ...] = ()
     output_bytes: int | None = None
@@ -148,6 +177,14 @@ class _Call:
     def duration_ms(self, now: float) -> int | None:
         """How long its tool has been at work."""
         return None if self.started is None else round((now - self.started) * 1000)
+
+
+@dataclass
+class _Intent:
+    """What came of the intent to call a tool, in the tick in which it was decided."""
+
+    receipt: Receipt | None = None
+    refusal: NotGranted | None = None
 
 
 @dataclass(eq=False)
@@ -162,6 +199,7 @@ class TurnStage:
     _spoken: int = 0
     _messages: int = 0
     _closed: bool = False
+    _scrubber: Scrubber | None = None
 
     # ---- speaking
 
@@ -212,10 +250,23 @@ class TurnStage:
         self._must_be_open()
         self.turn.usage = (self.turn.usage or NO_TOKENS) + call.tokens
         totals = self.scene.note_cost(self.turn.generation, call)
+        trouble = self.scene.ground.spend(call, self._origin())
         if call.window is not None:
             cost = None if totals.micros is None else as_cost(totals.micros)
             self._show(Kind.UPDATE, UsageUpdate(used=totals.used, size=call.window, cost=cost))
+        if trouble is not None:
+            await self._halt(trouble)
         await self.scene.log.room()
+
+    async def _halt(self, trouble: Trouble) -> None:
+        """The turn cannot go on; where it can be, it is cancelled here and now."""
+        self.scene.halt(self.turn, trouble)
+        await trio.lowlevel.checkpoint()
+
+    def _origin(self, call: _Call | None = None) -> Origin:
+        """What a charge of this turn is for."""
+        log, turn = self.scene.log, self.turn
+        return Origin(log.session_id, turn.generation, call.id if call is not None else None)
 
     def _show(self, kind: Kind, update: msgspec.Struct) -> int:
         self._must_be_open()
@@ -245,21 +296,25 @@ class TurnStage:
         )
         self._show(Kind.TOOL, _as_call(fields))
         decision = await self._question(call, fields, None)
-        allowed = decision is Decision.ALLOWED
-        self._finish(call, "completed" if allowed else "refused", _said(decision))
-        return allowed
+        self._finish(call, "completed" if decision.allows else "refused", _said(decision))
+        return decision.allows
 
     async def _question(
-        self, call: _Call, fields: ToolCallFields, intent: Callable[[PermissionKind], None] | None
+        self,
+        call: _Call,
+        fields: ToolCallFields,
+        intent: Callable[[PermissionKind | None], None] | None,
     ) -> Decision:
-        limit = self.scene.ask_limit
+        confirmation = self.scene.confirmation
+        limit = confirmation.timeout_seconds or 0.0
 
         def record(decision: Decision, option: PermissionOption | None, by: str | None) -> None:
             self._record_answer(call, decision, option, by)
-            if decision is Decision.ALLOWED and option is not None and intent is not None:
-                intent(option.kind)
+            if decision.allows and intent is not None:
+                intent(option.kind if option is not None else None)
 
-        ask = Ask(call.id, self.turn.generation, OPTIONS, record)
+        only = self.scene.owner if confirmation.ask is WhoIsAsked.OWNER else None
+        ask = Ask(call.id, self.turn.generation, OPTIONS, record, only)
         self.scene.asks.add(ask)
         self.scene.log.append(
             Kind.ASK, _ask_body(fields, limit, self.scene), generation=self.turn.generation
@@ -267,7 +322,8 @@ class TurnStage:
         try:
             with trio.move_on_after(limit or float("inf")):
                 await ask.decided.wait()
-            ask.settle(Decision.TIMED_OUT, None, None)
+            approves = confirmation.on_timeout is OnTimeout.APPROVE
+            ask.settle(Decision.LET_PASS if approves else Decision.TIMED_OUT, None, None)
         finally:
             ask.settle(Decision.CANCELLED, None, None)
             self.scene.asks.close(ask)
@@ -295,7 +351,8 @@ class TurnStage:
             return Report(f"{tool.name} takes at most {MAX_ARGUMENTS} bytes.", ok=False)
         locations = tool.locations(arguments, self.cwd)
         deed = Deed(tool.kind, tool.asks, lie_inside(self.cwd, locations))
-        call = self._open_call(tool.name, deed)
+        named = references(given.decode(errors="replace"))
+        call = self._open_call(tool.name, deed, tool.about(arguments, self.cwd), named)
         fields = ToolCallFields(
             tool_call_id=call.id,
             title=tool.title(arguments),
@@ -313,24 +370,90 @@ class TurnStage:
             self.turn.client,
         )
         self._show(Kind.TOOL, _as_call(fields))
+        try:
+            return await self._pass(await self._with_links(call), tool, arguments, fields, bench)
+        except NotGranted as refusal:
+            return await self._turn_away(call, refusal)
+
+    async def _with_links(self, call: _Call) -> _Call:
+        """The call with where the links of its file end: a rule about that file counts as well."""
+        subject = call.about.subject
+        if not isinstance(subject, File):
+            return call
+        found = await trio.to_thread.run_sync(with_links, self.cwd, subject, abandon_on_cancel=True)
+        return dataclasses.replace(call, about=dataclasses.replace(call.about, subject=found))
+
+    async def _pass(
+        self, call: _Call, tool: Tool[A], arguments: A, fields: ToolCallFields, bench: Bench
+    ) -> Report:
+        """The way through the gate; raises `CallRefused`, and the grant's own refusal."""
+        self.scene.ground.check(call.about, call.credentials)
         self._heed(call)
         seen = await self._preview(call, tool, arguments, bench)
         if isinstance(seen, Report):
             return seen
-        await self._permit(call, replace(fields, content=seen or None))
-        await self.scene.log.until(self.scene.log.seq)  # the intent
-        return await self._run(call, tool, arguments, bench)
+        receipt = await self._permit(call, replace(fields, content=seen or None))
+        begun = False
+        try:
+            secrets = await self._secrets(call)
+            await self.scene.log.until(self.scene.log.seq)  # the intent
+            if receipt is not None:
+                await receipt.durable()
+            self._must_still(call)
+            bench = dataclasses.replace(bench, secrets=secrets)
+            begun = True
+            return await self._run(call, tool, arguments, bench)
+        except NotBegun as error:
+            begun = False
+            self._finish(call, "failed", str(error))
+            return Report(str(error), ok=False)
+        finally:
+            if not begun:
+                self.scene.ground.refund(receipt, self._origin(call))
 
-    def _heed(self, call: _Call) -> None:
-        """Raise `CallRefused` for what the posture of this moment does not let happen."""
-        ruling = rule(self.scene.posture, call.deed)
+    async def _turn_away(self, call: _Call, refusal: NotGranted) -> Never:
+        """The grant does not permit it: the agent hears a few words, and where all is used up or
+        the time is over the turn ends with that."""
+        told = refusal.told
+        self._finish(call, "refused", told.message, told.kind)
+        match refusal.kind:
+            case RefusalKind.BUDGET:
+                await self._halt(Trouble(Cause.BUDGET, str(refusal.detail.get("axis"))))
+            case RefusalKind.EXPIRED:
+                await self._halt(Trouble(Cause.SESSION_EXPIRED))
+            case _:
+                pass
+        raise CallRefused(told.message)
+
+    def _ruling(self, call: _Call) -> Ruling:
+        """What the rules of this moment make of a call, and where they say nothing the posture.
+
+        What the posture refuses no rule allows.
+        """
+        by_posture = rule(self.scene.posture, call.deed)
+        match self.scene.ground.rule(call.about).say:
+            case Say.DENY:
+                return FORBIDDEN
+            case Say.ASK:
+                return by_posture if isinstance(by_posture, Refused) else Asked()
+            case Say.ALLOW:
+                return by_posture if isinstance(by_posture, Refused) else BY_RULE
+            case Say.NOTHING:
+                return by_posture
+
+    def _heed(self, call: _Call) -> Ruling:
+        """The same; raises `CallRefused` for what is not to happen."""
+        ruling = self._ruling(call)
         if isinstance(ruling, Refused):
             self._refuse(call, ruling.line, ruling.code)
+        return ruling
 
     async def _preview(
         self, call: _Call, tool: Tool[A], arguments: A, bench: Bench
     ) -> Sequence[ToolCallContent] | Report:
         """Show what is to be seen before; the end of it where that says it cannot be done."""
+        if self.scene.ground.withholds(call.about, ""):
+            return ()
         try:
             content = await tool.preview(arguments, bench)
         except ToolFailed as error:
@@ -344,28 +467,41 @@ class TurnStage:
             return content
         return ()
 
-    async def _permit(self, call: _Call, fields: ToolCallFields) -> None:
-        """Come to a decision, and write the intent with it; raises `CallRefused`."""
+    async def _permit(self, call: _Call, fields: ToolCallFields) -> Receipt | None:
+        """Come to a decision, and write the intent and the charge with it.
+
+        Raises `CallRefused`, and what the grant refuses meanwhile: it may have ended, or be used
+        up, by the time somebody answers.
+        """
         wish = f"{call.tool}:{fields.title}"
+        intent = _Intent()
 
         def intend(decision: str, *, remember: bool = False) -> None:
+            try:
+                intent.receipt = self.scene.ground.charge(call.about, self._origin(call))
+            except NotGranted as refusal:
+                intent.refusal = refusal
+                return
             if remember:
                 self.scene.standing.add(wish)
             self._intend(call, fields, decision, wish if remember else None)
 
-        def chosen(kind: PermissionKind) -> None:
-            intend(kind.value, remember=kind is PermissionKind.ALLOW_ALWAYS)
+        def chosen(kind: PermissionKind | None) -> None:
+            decision = kind.value if kind is not None else Decision.LET_PASS.value
+            intend(decision, remember=kind is PermissionKind.ALLOW_ALWAYS)
 
-        self._heed(call)
-        ruling = rule(self.scene.posture, call.deed)
+        ruling = self._heed(call)
         if isinstance(ruling, Unasked):
-            return intend(ruling.why)
-        if await self.scene.standing.covers(wish):
-            return intend("always")
-        decision = await self._question(call, fields, chosen)
-        if decision is not Decision.ALLOWED:
-            self._refuse(call, _said(decision))
-        return None
+            intend(ruling.why)
+        elif await self.scene.standing.covers(wish):
+            intend("always")
+        else:
+            decision = await self._question(call, fields, chosen)
+            if not decision.allows:
+                self._refuse(call, _said(decision))
+        if intent.refusal is not None:
+            raise intent.refusal
+        return intent.receipt
 
     def _refuse(self, call: _Call, line: str, code: str | None = None) -> Never:
         self._finish(call, "refused", line, code)
@@ -382,25 +518,44 @@ class TurnStage:
         )
         self.scene.log.append(Kind.INTENT, body, generation=self.turn.generation)
 
-    async def _run(self, call: _Call, tool: Tool[A], arguments: A, bench: Bench) -> Report:
+    def _must_still(self, call: _Call) -> None:
+        """Look once more, in the tick in which it is started, whether all of it still holds."""
         self._must_be_open()
         if not self.scene.may_start:
             raise StageClosed
-        self._heed(call)  # it may have changed since it was decided
+        self.scene.ground.must_hold()
+        self._heed(call)
+
+    async def _secrets(self, call: _Call) -> dict[str, str]:
+        """The credentials that a call refers to; all that its grant lists are looked out for.
+
+        Raises `NotBegun` if one of them is not to be had.
+        """
+        listed = await self.scene.ground.secrets()
+        self._scrubber = Scrubber(listed) if listed else None
+        if not set(call.credentials) <= set(listed):
+            raise NotBegun("A credential that it refers to is not available.")
+        return {name: listed[name] for name in call.credentials}
+
+    async def _run(self, call: _Call, tool: Tool[A], arguments: A, bench: Bench) -> Report:
+        """Run the tool, which nothing is in the way of any more."""
         self._progress(call, ToolCallStatus.IN_PROGRESS)
         self._calls[call.id] = dataclasses.replace(call, started=trio.current_time())
         try:
             report = await tool.run(arguments, bench)
+        except NotBegun:
+            raise
         except ToolFailed as error:
             report = Report(str(error), ok=False)
         except Exception:
             self._break(call)
             raise
+        report, code = self._fit_to_tell(call, report)
         kept = await keep(report, self.scene.blobs)
         if kept is not None and call.id in self._calls:
             report = self._record_artifact(call, kept)
         said = "" if report.is_shown else report.text
-        self._finish(call, "completed" if report.ok else "failed", said, report=report)
+        self._finish(call, "completed" if report.ok else "failed", said, code, report=report)
         return report
 
     def _record_artifact(self, call: _Call, kept: Kept) -> Report:
@@ -421,13 +576,31 @@ class TurnStage:
         )
         return kept.named(address)
 
+    def _fit_to_tell(self, call: _Call, report: Report) -> tuple[Report, str | None]:
+        """The report without secrets, or that it is withheld, with the word for that."""
+        if self._scrubber is not None:
+            whole = None if report.whole is None else self._scrubber.scrub(report.whole)
+            text = self._scrubber.scrub(report.text, is_cut=whole is not None)
+            report = dataclasses.replace(report, text=text, whole=whole)
+        if self.scene.ground.withholds(call.about, report.whole or report.text):
+            report = dataclasses.replace(report, text=WITHHELD, whole=None, is_shown=False)
+            return report, "withheld"
+        return report, None
+
     def _break(self, call: _Call) -> None:
         self._finish(call, "failed", "The tool broke.", code="tool")
 
-    def _open_call(self, tool: str, deed: Deed = QUESTION) -> _Call:
+    def _open_call(
+        self,
+        tool: str,
+        deed: Deed = QUESTION,
+        about: Call = NO_CALL,
+        credentials: tuple[str, ...] = (),
+    ) -> _Call:
         self._must_be_open()
         self._called += 1
-        call = _Call(f"call-{self.turn.generation}-{self._called}", tool, deed)
+        name = f"call-{self.turn.generation}-{self._called}"
+        call = _Call(name, tool, deed, about, credentials)
         self._calls[call.id] = call
         return call
 
@@ -435,7 +608,9 @@ class TurnStage:
         self._show(Kind.TOOL, ToolCallUpdate(tool_call_id=call.id, status=status))
 
     def _show_progress(self, call: _Call, text: str) -> None:
-        if not self._closed:
+        if not self._closed and not self.scene.ground.withholds(call.about, text):
+            if self._scrubber is not None:
+                text = self._scrubber.scrub(text, is_cut=True)
             content = [ToolContent(content=Text(text=excerpt(text)))]
             self._show(Kind.TOOL, ToolCallUpdate(tool_call_id=call.id, content=content))
 
@@ -484,6 +659,16 @@ class TurnStage:
 
     # ---- the end
 
+    def seconds_left(self) -> float:
+        """Until the grant's time is over; infinite without one."""
+        return self.scene.ground.seconds_left()
+
+    def look(self, cause: Cause | None = None) -> None:
+        """Have the turn stop for that cause, or if its ground is gone."""
+        trouble = self.scene.ground.trouble() if cause is None else Trouble(cause)
+        if trouble is not None:
+            self.scene.halt(self.turn, trouble)
+
     def shut(self) -> None:
         """From now on nothing is emitted, asked or started, and what runs is killed; idempotent."""
         if self._closed:
@@ -523,5 +708,7 @@ def _said(decision: Decision) -> str:
             return "Rejected by the user."
         case Decision.TIMED_OUT:
             return "Nobody answered in time."
+        case Decision.LET_PASS:
+            return "Allowed: nobody answered in time."
         case Decision.CANCELLED:
             return "Cancelled."

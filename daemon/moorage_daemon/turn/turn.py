@@ -13,7 +13,7 @@ import trio
 from moorage_daemon.agents.port import Prompt
 from moorage_daemon.store.model import VerdictBody
 from moorage_daemon.tools.client import Client
-from moorage_daemon.turn.verdict import Ending
+from moorage_daemon.turn.verdict import Ending, Request
 from moorage_protocol.config import SessionConfig
 from moorage_protocol.moorage import (
     AlsoRequested,
@@ -55,6 +55,7 @@ class Turn:
     cancel_scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     cause: Cause | None = None
     requested_by: str | None = None
+    axis: str | None = None  # of a budget that was used up, if that is the cause
     also_requested: list[AlsoRequested] = field(default_factory=list[AlsoRequested])
     ending: Ending | None = None
     verdict: VerdictBody | None = None
@@ -66,14 +67,16 @@ class Turn:
     settled: trio.Event = field(default_factory=trio.Event)
     watchers: list[Callable[["Turn"], None]] = field(default_factory=list[Callable[["Turn"], None]])
 
-    def request_cancel(self, cause: Cause, by: str, at: float) -> CancelOutcome:
+    def request_cancel(
+        self, cause: Cause, by: str, at: float, axis: str | None = None
+    ) -> CancelOutcome:
         """Ask the turn to stop. Synchronous: nothing happens between the test and the act."""
         if self.verdict is not None:
             return CancelOutcome.FINISHED
         if self.cause is not None:
             self._note(AlsoRequested(cause=cause, by=by, at=at))
             return CancelOutcome.ALREADY
-        self.cause, self.requested_by = cause, by
+        self.cause, self.requested_by, self.axis = cause, by, axis
         self.cancel_scope.cancel(reason=cause)
         self.stirred.set()
         return CancelOutcome.FIRED
@@ -83,6 +86,11 @@ class Turn:
         noted = self.also_requested
         if len(noted) < MAX_NOTED or later.cause not in {request.cause for request in noted}:
             noted.append(later)
+
+    @property
+    def request(self) -> Request:
+        """Who asked it to stop, and why."""
+        return Request(self.cause, self.requested_by, self.also_requested, self.axis)
 
     def end(self, ending: Ending) -> None:
         """The agent's part is over. What an abandoned agent does later changes nothing."""

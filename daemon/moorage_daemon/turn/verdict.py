@@ -55,6 +55,7 @@ class Request:
     cause: Cause | None
     by: str | None
     also: list[AlsoRequested]
+    axis: str | None = None  # of a budget: what there was no more of
 
 
 NOBODY = Request(None, None, [])
@@ -85,9 +86,18 @@ def _cancelled(
         by=request.by,
         also_requested=request.also,
         forced=forced,
-        stop_reason=StopReason.CANCELLED,
+        stop=request.axis,
+        stop_reason=_SPENT.get(request.axis or "", StopReason.CANCELLED),
         tool_calls=tool_calls,
     )
+
+
+# What the protocol calls it when a turn has used up what it had.
+_SPENT = {
+    "calls": StopReason.MAX_TURN_REQUESTS,
+    "tokens": StopReason.MAX_TOKENS,
+    "micros": StopReason.MAX_TOKENS,
+}
 
 
 def _returned(reason: StopReason, request: Request, tool_calls: ToolCallCounts) -> VerdictBody:

@@ -12,7 +12,7 @@ from moorage_daemon.grants.policy import Policy, Say
 from moorage_daemon.grants.rules import Allowlist, read_rule
 from moorage_daemon.grants.shell import Word, commands_in, plain_words
 from moorage_daemon.grants.touching import Touch
-from moorage_protocol.grants import Permissions
+from moorage_protocol.config import Permissions
 from tests.daemon.grants.commands import ALLOW, HONEST, HOSTILE
 
 

@@ -9,7 +9,7 @@ from moorage_daemon.grants.globs import matches_path
 from moorage_daemon.grants.policy import NO_RULES, Policy, Ruling, Say, strictest
 from moorage_daemon.grants.rules import Allowlist, BadRule, read_call, read_rule
 from moorage_daemon.grants.touching import Touch
-from moorage_protocol.grants import Asked, Confirmation, OnTimeout, Otherwise, Permissions
+from moorage_protocol.config import Asked, Confirmation, OnTimeout, PermissionDefault, Permissions
 
 
 CWD = "/home/me/work"
@@ -28,7 +28,7 @@ def policy(
     deny: Sequence[str] = (),
     allow: Sequence[str] = (),
     ask: Sequence[str] = (),
-    default: Otherwise | None = None,
+    default: PermissionDefault | None = None,
 ) -> Policy:
     return Policy(
         Permissions(deny=tuple(deny), allow=tuple(allow), ask=tuple(ask), default=default)
@@ -275,12 +275,12 @@ def test_allowed_as_a_whole_is_asked_about_where_deny_cannot_tell() -> None:
     ("default", "say"),
     [
         (None, Say.NOTHING),
-        (Otherwise.ALLOW, Say.ALLOW),
-        (Otherwise.ASK, Say.ASK),
-        (Otherwise.DENY, Say.DENY),
+        (PermissionDefault.ALLOW, Say.ALLOW),
+        (PermissionDefault.ASK, Say.ASK),
+        (PermissionDefault.DENY, Say.DENY),
     ],
 )
-def test_call_that_no_rule_is_about(default: Otherwise | None, say: Say) -> None:
+def test_call_that_no_rule_is_about(default: PermissionDefault | None, say: Say) -> None:
     rules = Policy(Permissions(allow=("Read",), default=default))
 
     assert rules.rule(bash("ls")) == Ruling(say)
@@ -294,7 +294,7 @@ def test_stored_policy_never_widens_the_one_that_holds_now() -> None:
     assert strictest([current, stored], bash("git push")).say is Say.ASK
     assert strictest([stored, current], bash("ls")).say is Say.ALLOW
     assert strictest([stored, NO_RULES], bash("ls")).say is Say.ALLOW
-    assert strictest([stored, policy(default=Otherwise.ASK)], bash("ls")).say is Say.ASK
+    assert strictest([stored, policy(default=PermissionDefault.ASK)], bash("ls")).say is Say.ASK
     assert strictest([], bash("ls")).say is Say.NOTHING
 
 
@@ -304,7 +304,6 @@ def test_policy_with_a_rule_that_cannot_be_read_is_refused() -> None:
 
 
 def test_question_waits_unless_something_else_is_written() -> None:
-    assert Confirmation().limit is None
-    assert Confirmation(timeout_seconds=5).limit is None
-    assert Confirmation(timeout_seconds=5, on_timeout=OnTimeout.APPROVE).limit == 5
-    assert Confirmation().ask is Asked.CONTROLLERS
+    assert Confirmation() == Confirmation(
+        ask=Asked.CONTROLLERS, timeout_seconds=None, on_timeout=OnTimeout.REJECT
+    )

@@ -260,7 +260,7 @@ async def test_what_a_file_says_was_allowed_is_not_allowed_here(
     session = await client.new(
         environment={"PATH": "/elsewhere"},
         config={
-            "permissions": {"allow": ["Run"], "deny": ["Fetch"], "default": "allow"},
+            "permissions": {"allow": ["Bash"], "deny": ["Fetch"], "default": "ask"},
             "confirmation": {"timeoutSeconds": 9, "onTimeout": "approve"},
         },
     )
@@ -271,6 +271,12 @@ async def test_what_a_file_says_was_allowed_is_not_allowed_here(
     client.choose(await client.question(), "always")
     performance.finish()
     await client.until(lambda: 1 in client.verdicts(session))
+    allowing = {"allow": ["Bash"], "deny": ["Fetch"], "default": "allow"}
+    await client.call(
+        "_moorage/session/config/set",
+        {"sessionId": session, "config": {"permissions": allowing}},
+        dict[str, Any],
+    )
 
     result = await imported(client, await exported(client, session))
 
