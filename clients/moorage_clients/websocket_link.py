@@ -20,7 +20,7 @@ CLOSE_PATIENCE = 2  # seconds for the other side's half of a closing handshake
 REFUSALS = {
     401: "the daemon does not accept the token",
     403: "the daemon does not accept this origin",
-    421: "the daemon is not known by that host name",
+    421: "the daemon does not go by that name and port: forward the same port, or allow it",
 }
 
 

@@ -110,7 +110,6 @@ def test_words_become_a_command(line: str, command: Command) -> None:
         ("ls --connect ws://127.0.0.1:1/acp", "--token-file FILE too"),
         ("ls --connect unix:/s --token-file t", "takes no token"),
         ("daemon stop --connect unix:/s", "about this machine"),
-        ("acp --connect unix:/s", "about this machine"),
         *[
             (f"ls --token-file t --connect {address}", problem)
             for address, problem in (

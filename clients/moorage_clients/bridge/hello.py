@@ -32,13 +32,17 @@ class Identities(Protocol):
 
 
 class IdentityFiles:
-    """They are kept in the daemon's state directory, as those of other terminals."""
+    """They are kept in a state directory, as those of other terminals.
 
-    def __init__(self, state_dir: str) -> None:
+    `where` tells the daemon that they are for from the one of that directory.
+    """
+
+    def __init__(self, state_dir: str, where: str = "") -> None:
         self._state_dir = state_dir
+        self._prefix = f"acp-{where}-" if where else "acp-"
 
     def _file(self, name: str) -> IdentityFile:
-        return IdentityFile.in_state_dir(self._state_dir, f"acp-{name}")
+        return IdentityFile.in_state_dir(self._state_dir, f"{self._prefix}{name}")
 
     def read(self, name: str) -> Identity | None:
         """The one that was kept."""

@@ -46,12 +46,15 @@ class LaunchFailed(Exception):
 def dial(state_dir: str) -> socket.socket | None:
     """Connect to the daemon that runs in `state_dir`, without waiting; None where none answers."""
     daemon = rendezvous.read_daemon(state_dir)
-    if daemon is None:
-        return None
+    return None if daemon is None else connect_unix(daemon.unix)
+
+
+def connect_unix(path: str) -> socket.socket | None:
+    """Connect to a daemon's unix socket, without waiting; None where none answers."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.setblocking(False)
-        with rendezvous.open_address(daemon.unix) as address:
+        with rendezvous.open_address(path) as address:
             connection.connect(address)
     except OSError:  # a dead daemon's leftovers, or its queue is full for now
         connection.close()

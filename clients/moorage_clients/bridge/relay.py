@@ -19,7 +19,7 @@ from moorage_clients.bridge.framing import Headers, Lines, Refused, framing_of
 from moorage_clients.bridge.hello import IdentityFiles
 from moorage_clients.bridge.launch import StateDir
 from moorage_clients.bridge.outbox import Discarded
-from moorage_clients.bridge.search import NEVER, Search
+from moorage_clients.bridge.search import NEVER, Finder, Search
 
 
 READ_BYTES = 64 * 1024  # at once; a pipe holds no more
@@ -209,8 +209,12 @@ class Relay:
 
 def run(state_dir: str) -> int:
     """Relay between this process's stdio and the daemon of `state_dir`; gives the exit code."""
+    return run_with(StateDir(state_dir), IdentityFiles(state_dir))
+
+
+def run_with(finder: Finder[socket.socket], identities: IdentityFiles) -> int:
+    """The same, with the daemon that `finder` finds."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback on stderr
-    exchange = Exchange(IdentityFiles(state_dir), f"acp-{os.urandom(8).hex()}")
-    search = Search(StateDir(state_dir), time.monotonic())
-    Relay(exchange, search, 0, 1).run()
+    exchange = Exchange(identities, f"acp-{os.urandom(8).hex()}")
+    Relay(exchange, Search(finder, time.monotonic()), 0, 1).run()
     return 0

@@ -9,6 +9,7 @@ from moorage_clients.cli import arguments, invocation as said
 from moorage_clients.cli.colour import Style
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Invocation
+from moorage_clients.cli.remote import Remote
 
 
 def run(words: Sequence[str]) -> int:
@@ -77,7 +78,9 @@ def _dispatch(invocation: Invocation) -> int:
         case said.Bridge():
             from moorage_clients.bridge import relay
 
-            return relay.run(invocation.state_dir)
+            if invocation.remote is None:
+                return relay.run(invocation.state_dir)
+            return _bridge_to(invocation.remote, invocation.state_dir)
         case (
             said.DaemonStart()
             | said.DaemonRun()
@@ -90,6 +93,21 @@ def _dispatch(invocation: Invocation) -> int:
             return _upkeep(invocation)
         case _:
             return _with_client(invocation)
+
+
+def _bridge_to(remote: Remote, state_dir: str) -> int:
+    """The bridge to a daemon that was named by its address."""
+    from moorage_clients.bridge import elsewhere, hello, relay
+    from moorage_clients.cli.starting import prepare
+
+    token = remote.token()
+    place = (
+        elsewhere.UnixPlace(remote.address.removeprefix("unix:"))
+        if token is None
+        else elsewhere.WebsocketPlace(remote.address, token)
+    )
+    prepare(state_dir)
+    return relay.run_with(place, hello.IdentityFiles(state_dir, remote.name))
 
 
 def _daemon(invocation: Invocation) -> Exit:

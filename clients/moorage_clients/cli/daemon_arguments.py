@@ -158,7 +158,8 @@ def _acp(grammar: Grammar) -> None:
     grammar.command(
         "acp", "be an editor's agent program: the bridge to the daemon", lambda _: Bridge(),
         about="Speaks the Agent Client Protocol on stdin and stdout until its editor ends it, and "
-        "starts a daemon where none runs. For a daemon on another machine: ssh HOST moorage acp",
+        "starts a daemon where none runs. Daemons may come and go meanwhile. For a daemon on "
+        "another machine let the editor run ssh HOST moorage acp.",
         examples=("moorage acp", "ssh HOST moorage acp"), exits=(Exit.OK, Exit.USAGE),
     )  # fmt: skip
 

@@ -148,7 +148,6 @@ Command = (
 
 # About this machine: they have no use for a daemon's address.
 LOCAL_COMMANDS = (
-    Bridge,
     DaemonStart,
     DaemonRun,
     DaemonStop,

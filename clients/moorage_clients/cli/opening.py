@@ -1,17 +1,15 @@
 """A command's way to the daemon: start one if none runs, talk to it, and say what went wrong."""
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
 
-from moorage_clients.bridge import launch
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Invocation
 from moorage_clients.cli.loop import run
 from moorage_clients.cli.remote import Remote
-from moorage_clients.cli.starting import start_daemon
+from moorage_clients.cli.starting import prepare, start_daemon
 from moorage_clients.client import Client, open_client
 from moorage_clients.connection import OnPermission
 from moorage_clients.errors import ClientError, TooLarge
@@ -97,12 +95,8 @@ def _identity(invocation: Invocation) -> IdentityFile:
     """Who this terminal is to that daemon; another daemon knows it by another name."""
     if invocation.remote is None:
         return IdentityFile.in_state_dir(invocation.state_dir, "moorage")
-    try:
-        launch.prepare(invocation.state_dir)
-    except (launch.LaunchFailed, OSError) as error:
-        raise Failure(Exit.FAILED, plain(str(error))) from error
-    name = hashlib.sha256(invocation.remote.address.encode()).hexdigest()[:16]
-    return IdentityFile.in_state_dir(invocation.state_dir, f"moorage-{name}")
+    prepare(invocation.state_dir)
+    return IdentityFile.in_state_dir(invocation.state_dir, f"moorage-{invocation.remote.name}")
 
 
 async def _work(

@@ -4,6 +4,7 @@ A token is as good as a shell, so it is never on a command line, never in an add
 no network in the clear: `ws://` leads to this machine only, where ssh may lead it on.
 """
 
+import hashlib
 import ipaddress
 import os
 import re
@@ -31,6 +32,11 @@ class Remote:
 
     address: str
     token_file: str | None
+
+    @property
+    def name(self) -> str:
+        """What files are called that belong to that daemon."""
+        return hashlib.sha256(self.address.encode()).hexdigest()[:16]
 
     def token(self) -> str | None:
         """What the file holds; raises `Failure`."""

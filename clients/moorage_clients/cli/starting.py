@@ -14,3 +14,11 @@ def start_daemon(state_dir: str, flags: Sequence[str] = ()) -> None:
     except launch.LaunchFailed as error:
         log = "\n".join(f"  {plain(line)}" for line in error.log)
         raise Failure(Exit.NO_DAEMON, error.problem, log) from error
+
+
+def prepare(state_dir: str) -> None:
+    """Make a state directory of our own; raises `Failure` if it would not be private."""
+    try:
+        launch.prepare(state_dir)
+    except launch.LaunchFailed as error:
+        raise Failure(Exit.FAILED, error.problem) from error
