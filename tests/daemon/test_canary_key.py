@@ -14,9 +14,10 @@ import trio
 from moorage_daemon.app import App, open_app
 from moorage_daemon.settings import Flags, load_settings
 from moorage_daemon.statedir import open_state_dir
-from moorage_protocol.errors import TurnFailed
+from moorage_protocol.errors import InvalidParams, TurnFailed
 from tests.daemon.providers.fake import FakeProvider, Play, open_fake, refusing, saying
 from tests.daemon.providers.faults import cut_mid_stream, endless_line, hang, no_http
+from tests.daemon.transfer.files import exported
 from tests.daemon.twin import Client, memory_pair
 
 
@@ -106,9 +107,26 @@ async def environment_of_a_tool(client: Client) -> str:
     return msgspec.json.encode(client.of_session(session)).decode()
 
 
-@pytest.mark.parametrize("place", ["variable", "file"])
+async def other_tries_to_leave_it(client: Client) -> bytes:
+    """The key where a configuration might take it, and what the files of all sessions hold."""
+    for bad in ({"apiKey": CANARY}, {"llmConfig": {"apiKey": CANARY}}, {"baseUrl": CANARY}):
+        with pytest.raises(InvalidParams):
+            await client.new(config=bad)
+        with pytest.raises(InvalidParams):
+            await client.new(overrides=bad)
+    rows = (await client.live()).sessions
+    return b"".join([await exported(client, row.session_id) for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("place", "store"), [("variable", "sqlite:"), ("file", "sqlite:"), ("variable", "file:")]
+)
 async def test_key_is_nowhere_after_turns_of_every_kind(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: str,
+    store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     state_path, secrets = tmp_path / "state", tmp_path / "secrets"
@@ -121,13 +139,16 @@ async def test_key_is_nowhere_after_turns_of_every_kind(
         (secrets / "key").chmod(0o600)
         key = f'api_key_file = "{secrets / "key"}"'
     async with open_fake(*PLAYS) as fake:
-        flags = Flags(config=str(config(tmp_path, fake, key)), state_dir=str(state_path))
+        file = config(tmp_path, fake, key)
+        file.write_text(f'store = "{store}"\n{file.read_text()}')
+        flags = Flags(config=str(file), state_dir=str(state_path))
         settings = load_settings(flags)
         assert CANARY not in repr(settings)
         with open_state_dir(state_path) as state:
             async with open_app(settings, state) as app, client_of(app) as client:
                 await turns_of_every_kind(client)
                 shown = await environment_of_a_tool(client)
+                taken_out = await other_tries_to_leave_it(client)
                 assert command_lines_with_it() == []
 
         assert [visit.headers["authorization"] for visit in fake.visits] == [
@@ -135,7 +156,8 @@ async def test_key_is_nowhere_after_turns_of_every_kind(
         ] * len(PLAYS)
         assert not any(CANARY in msgspec.json.encode(body).decode() for body in fake.asked)
     assert "PATH=" in shown
-    everything = msgspec.json.encode(client.messages) + caplog.text.encode()
+    assert b"Hello again." in taken_out
+    everything = msgspec.json.encode(client.messages) + taken_out + caplog.text.encode()
     everything += repr([vars(record) for record in caplog.records]).encode()
     assert not any(form in everything for form in disguises(CANARY))
     assert files_with_it(state_path) == []
