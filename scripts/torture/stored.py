@@ -56,7 +56,7 @@ def read_updates(state: Path, session: str) -> list[tuple[int, Json]]:
 def _session(connection: sqlite3.Connection, name: str, head: bytes) -> StoredSession:
     log, verdicts = Ledger(name), list[Json]()
     for seq, at, generation, kind, body in connection.execute(ENTRIES, (name,)):
-        entry = _entry(seq, at, generation, kind, json.loads(body))
+        entry = entry_as_told(seq, at, generation, kind, json.loads(body))
         log.take(entry)
         if kind == "verdict":
             verdicts.append(entry)
@@ -64,7 +64,8 @@ def _session(connection: sqlite3.Connection, name: str, head: bytes) -> StoredSe
     return StoredSession(log, verdicts, said.get("open_turns", []), said.get("life", "active"))
 
 
-def _entry(seq: object, at: object, generation: object, kind: object, body: Json) -> Json:
+def entry_as_told(seq: object, at: object, generation: object, kind: object, body: Json) -> Json:
+    """An entry as a client that knows moorage is told it."""
     mark = {} if generation is None else {"generation": generation}
     content = {"update": body} if kind in UPDATES else body
     return {"seq": seq, "at": at, **mark, "kind": kind, **content}
