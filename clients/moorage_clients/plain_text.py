@@ -126,3 +126,9 @@ def visible(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def counted(number: int, thing: str) -> str:
+    """So many of a thing, in English."""
+    many = f"{thing}es" if thing.endswith("s") else f"{thing}s"
+    return f"{number} {thing if number == 1 else many}"

@@ -515,7 +515,7 @@ async def test_kill_takes_several_and_tells_of_each(daemon: FakeDaemon) -> None:
 
     assert found == Ended(
         Exit.OK,
-        f"{S}: killed, 1 turns cancelled, 2 processes ended\n{other}: was killed already\n",
+        f"{S}: killed, 1 turn cancelled, 2 processes ended\n{other}: was killed already\n",
         "",
     )
 

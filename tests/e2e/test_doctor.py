@@ -85,7 +85,7 @@ def test_report_for_people_says_what_to_do(
     problem = next(place for place, line in enumerate(lines) if line.startswith("problem"))
     assert "mode 0644" in lines[problem]
     assert f"rm {ended / 'token'}" in lines[problem + 1]
-    assert lines[-1] == "1 problem, no warnings."
+    assert lines[-1] == "1 problem, 0 warnings."
 
 
 def broken_store(state_dir: Path) -> None:

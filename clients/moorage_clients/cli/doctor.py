@@ -15,7 +15,7 @@ from moorage_clients.cli.invocation import Doctor, Invocation
 from moorage_clients.cli.loop import run
 from moorage_clients.cli.screen import Screen
 from moorage_clients.cli.state_findings import look_at_state_dir
-from moorage_clients.plain_text import plain
+from moorage_clients.plain_text import counted, plain
 from moorage_protocol import __version__
 from moorage_protocol.checkup import Checkup, Finding, State
 
@@ -74,10 +74,6 @@ def _print(findings: Sequence[Finding], screen: Screen) -> None:
         sum(finding.state is state for finding in findings) for state in (State.BROKEN, State.WEAK)
     )
     if problems or warnings:
-        screen.say(f"\n{_count(problems, 'problem')}, {_count(warnings, 'warning')}.\n")
+        screen.say(f"\n{counted(problems, 'problem')}, {counted(warnings, 'warning')}.\n")
     else:
         screen.say("\nAll is well.\n")
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"

@@ -24,7 +24,7 @@ from moorage_clients.cli.lending import lent
 from moorage_clients.cli.opening import run_with_client
 from moorage_clients.cli.screen import Screen
 from moorage_clients.client import Client
-from moorage_clients.plain_text import one_line
+from moorage_clients.plain_text import counted, one_line
 from moorage_protocol.moorage import (
     CancelOutcome,
     KillResult,
@@ -236,8 +236,8 @@ def kill(invocation: Invocation, command: Kill, screen: Screen) -> Exit:
 def _kill_line(session: str, result: KillResult) -> str:
     if not result.killed:
         return f"{session}: was killed already"
-    processes = f", {result.processes} processes ended" if result.processes else ""
-    turns = f", {len(result.turns)} turns cancelled" if result.turns else ""
+    processes = f", {counted(result.processes, 'process')} ended" if result.processes else ""
+    turns = f", {counted(len(result.turns), 'turn')} cancelled" if result.turns else ""
     durable = "" if result.durable else ", not on disk yet"
     return f"{session}: killed{turns}{processes}{durable}"
 
