@@ -46,6 +46,18 @@ from moorage_protocol.acp import (
     Text,
 )
 from moorage_protocol.errors import NotPermitted, RpcError
+from moorage_protocol.grants import (
+    CloseResult,
+    GcResult,
+    GrantDetail,
+    GrantListParams,
+    GrantListResult,
+    GrantParams,
+    GrantStatus,
+    GrantSummary,
+    RaiseParams,
+    SessionGrant,
+)
 from moorage_protocol.jsonrpc import encode
 from moorage_protocol.moorage import (
     Access,
@@ -218,10 +230,11 @@ class Client:
         overrides: OverridesPatch | None = None,
         keep_siblings: bool = False,
         environment: ToolEnvironment | None = None,
+        grant: SessionGrant | None = None,
     ) -> NewResult:
         """Start a session in the absolute directory `cwd`; it is durable when this returns.
 
-        `environment` is lent to its tools instead of the daemon's own.
+        `environment` is lent to its tools instead of the daemon's own; `grant` is what it may do.
         """
         wish = NewMeta(
             mode=mode,
@@ -229,6 +242,7 @@ class Client:
             overrides=OverridesPatch() if overrides is None else overrides,
             keep_siblings=keep_siblings,
             environment=environment,
+            grant=grant,
         )
         params = NewParams(cwd=str(cwd), mcp_servers=[], meta=Meta(moorage=wish))
         return await self._ask("session/new", params, NewResult)
@@ -409,6 +423,33 @@ class Client:
         """A page of the turns, each with its verdict if it has one."""
         params = TurnsParams(session_id=session_id, after=after, limit=limit)
         return await self._ask("_moorage/session/turns", params, TurnsResult)
+
+    # ---- grants
+
+    async def grants(self, agent: str | None = None) -> list[GrantDetail]:
+        """All grants of our principal, of one agent or of all, the newest first."""
+        found: list[GrantDetail] = []
+        cursor: str | None = None
+        while True:
+            params = GrantListParams(agent=agent, cursor=cursor)
+            page = await self._ask("_moorage/grant/list", params, GrantListResult)
+            found += page.grants
+            if not isinstance(page.next_cursor, str):
+                return found
+            cursor = page.next_cursor
+
+    async def raise_grant(self, params: RaiseParams) -> GrantStatus:
+        """Give a grant more budget or time."""
+        return await self._ask("_moorage/grant/raise", params, GrantStatus)
+
+    async def close_grant(self, grant_id: str) -> GrantSummary:
+        """End a grant and all below it; gives how it was used."""
+        params = GrantParams(grant_id=grant_id)
+        return (await self._ask("_moorage/grant/close", params, CloseResult)).summary
+
+    async def forget_grants(self) -> int:
+        """Remove the grants that ended long ago; gives how many that were."""
+        return (await self._ask("_moorage/grant/gc", Empty(), GcResult)).removed
 
     # ---- the daemon
 

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from moorage_clients.cli.daemon_arguments import add_daemon_commands
 from moorage_clients.cli.exits import MEANINGS
+from moorage_clients.cli.grant_arguments import add_grant_commands
 from moorage_clients.cli.invocation import LOCAL_COMMANDS, Command, Invocation
 from moorage_clients.cli.parsing import Grammar, Wrong, directories, exit_codes, files, offers
 from moorage_clients.cli.remote import Remote, read_address
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"moorage {__version__}")
     grammar = Grammar(parser.add_subparsers(metavar="COMMAND", required=True, title="commands"))
     add_session_commands(grammar)
+    add_grant_commands(grammar)
     add_daemon_commands(grammar)
     for command in (parser, *grammar.made):
         _add_globals(command)

@@ -181,4 +181,24 @@ def _with_client(invocation: Invocation) -> Exit:
         case said.Status():
             return sessions.status(invocation, screen)
         case command:
+            return _about_grants(invocation)
+
+
+def _about_grants(invocation: Invocation) -> Exit:
+    from moorage_clients.cli import grants
+    from moorage_clients.cli.screen import open_screen
+
+    screen = open_screen()
+    match invocation.command:
+        case said.GrantList() as command:
+            return grants.list_grants(invocation, command, screen)
+        case said.GrantShow() as command:
+            return grants.show(invocation, command, screen)
+        case said.GrantRaise() as command:
+            return grants.raise_limits(invocation, command, screen)
+        case said.GrantClose() as command:
+            return grants.close(invocation, command, screen)
+        case said.GrantGc():
+            return grants.gc(invocation, screen)
+        case command:
             raise AssertionError(command)

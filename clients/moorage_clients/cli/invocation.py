@@ -57,9 +57,21 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a session may do; None is no limit. `tools` are rules."""
+
+    tools: tuple[str, ...] | None = None
+    calls: int | None = None
+    tokens: int | None = None
+    micros: int | None = None  # millionths of a dollar
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class New:
     cwd: str
     mode: str
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,32 @@ class Configure:
 
 
 @dataclass(frozen=True)
+class GrantList:
+    agent: str | None
+
+
+@dataclass(frozen=True)
+class GrantShow:
+    grant: str
+
+
+@dataclass(frozen=True)
+class GrantRaise:
+    grant: str
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class GrantClose:
+    grants: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GrantGc:
+    pass
+
+
+@dataclass(frozen=True)
 class Status:
     pass
 
@@ -143,6 +181,11 @@ Command = (
     | Cancel
     | Kill
     | Configure
+    | GrantList
+    | GrantShow
+    | GrantRaise
+    | GrantClose
+    | GrantGc
     | Status
 )
 

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 from moorage_clients.cli.exits import Exit
+from moorage_clients.cli.grant_arguments import add_limits, limits
 from moorage_clients.cli.invocation import (
     Attach,
     Cancel,
@@ -48,8 +49,10 @@ def _new(grammar: Grammar) -> None:
         "new", "start a session and print its id", _build_new,
         about="Commands in it find what this shell finds: PATH, VIRTUAL_ENV and SSH_AUTH_SOCK "
         "of this terminal go with the session, and nothing else of its environment. Over "
-        "--connect nothing goes: the daemon may be on another machine, and --cwd is a path there.",
+        "--connect nothing goes: the daemon may be on another machine, and --cwd is a path there. "
+        "With limits it stands on a grant: see moorage grant.",
         examples=("moorage new", "moorage new --cwd ~/project --mode chat",
+                  "moorage new --tools Read,'Bash(git:*)' --calls 50 --usd 2 --minutes 30",
                   "env -u SSH_AUTH_SOCK moorage new        without your ssh agent"),
     )  # fmt: skip
     cwd = parser.add_argument("--cwd", metavar="DIR", help="where it works (default: here)")
@@ -57,6 +60,7 @@ def _new(grammar: Grammar) -> None:
     parser.add_argument(
         "--mode", choices=("chat", "code"), default="code", help="what it is for (default: code)"
     )
+    add_limits(parser)
 
 
 def _build_new(found: argparse.Namespace) -> New:
@@ -64,7 +68,7 @@ def _build_new(found: argparse.Namespace) -> New:
     path = Path(given).expanduser().absolute()
     if found.connect is None and not path.is_dir():
         raise Wrong(f"--cwd: {given} is not a directory")
-    return New(str(path), found.mode)
+    return New(str(path), found.mode, limits(found))
 
 
 def _prompt(grammar: Grammar) -> None:

@@ -21,6 +21,7 @@ from moorage_clients.cli.colour import Style
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Cancel, Configure, Invocation, Kill, Log, Ls, New
 from moorage_clients.cli.lending import lent
+from moorage_clients.cli.limits import wished
 from moorage_clients.cli.opening import run_with_client
 from moorage_clients.cli.screen import Screen
 from moorage_clients.client import Client
@@ -68,6 +69,7 @@ def new(invocation: Invocation, command: New, screen: Screen) -> Exit:
             command.cwd,
             mode=Mode(command.mode),
             keep_siblings=True,
+            grant=wished(command.limits),
             environment=None if invocation.remote else lent(os.environ, screen.note),
         )
         if invocation.json:
