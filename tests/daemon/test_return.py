@@ -214,6 +214,31 @@ async def test_prompt_sent_again_brings_all_of_its_turn_to_a_client_that_does_no
     assert len(daemon.puppet.performances) == 2
 
 
+async def test_nothing_that_is_being_read_from_the_store_overtakes_the_answer_to_an_attach(
+    daemon: Daemon, client: Client
+) -> None:
+    """A client that follows from its answer on would miss it."""
+    session = await client.new()
+    client.prompt(session, promptId="p")
+    (await daemon.puppet.next()).finish()
+    await client.until(lambda: 1 in client.verdicts(session))
+
+    async with open_daemon(await daemon.image()) as restarted:
+        again = await restarted.connect()
+        restarted.store.hold_reads()
+        again.prompt(session, promptId="p")
+        await wait_all_tasks_blocked()
+        reply = again.start("_moorage/session/attach", {"sessionId": session, "afterSeq": 4}, Json)
+        await wait_all_tasks_blocked()
+        restarted.store.release_reads()
+        await reply.result()
+        await again.until(lambda: 1 in again.verdicts(session))
+
+        assert again.seqs(session) == [*range(2, len(await restarted.log(session)) + 1)]
+        first = next(p for p, m in enumerate(again.messages) if "'seq': 2," in str(m))
+        assert reply.place < first
+
+
 async def test_prompt_of_a_turn_that_runs_on_is_answered_at_its_end(
     daemon: Daemon, editor: Client
 ) -> None:

@@ -355,9 +355,11 @@ class Connection:
         if access is not Access.CONTROLLER:
             self._outbox.put(known.withdraw())
         if start < known.cursor.seq:
-            known.cursor.close()
-            known.cursor = session.log.open_cursor(start, self._outbox.wake)
             known.live_from = live_from
+        # A new one in any case: what is being read for the old one would overtake the answer.
+        known.cursor.close()
+        start = min(start, known.cursor.seq)
+        known.cursor = session.log.open_cursor(start, self._outbox.wake)
         self._ask_open(known)
 
     def _follow(self, session: Session, start: int, access: Access, live_from: int) -> None:
