@@ -11,7 +11,28 @@ One connection carries everything. Nothing is held without bound: while the mess
 are not read, the connection is not read either, and answers that stand behind them wait. Whoever
 has no use for a session's messages any more leaves the block of its attachment or turn. (Over a
 WebSocket a client that stands still for longer than the daemon's pings allow, about 15 seconds, is
-taken for dead; `reattach` goes on where it stopped.)
+taken for dead: its connection is lost.)
+
+**When the connection is lost**, or the daemon is stopped or killed, the client comes back by itself
+as soon as something needs a connection. It tries to connect at once and then after pauses that
+double from 0.05 to 1 second, for 30 seconds from the loss on: about 33 attempts. What callers see:
+
+- An iteration over an attachment goes on behind the message that was handed out last: none is
+  missed, none comes twice. `Attachment.returns` counts it, `snapshot` is then the new one.
+- An iteration over a turn goes on likewise. Its prompt is sent again with the `prompt_id` it had:
+  it runs if it never arrived, goes on if it runs, and ends as it ended. A turn that the end of the
+  daemon has cut is `cancelled`, with `cause` `daemon_restart`. The same holds for `send_prompt`
+  and for `submit`, which keeps its order.
+- A request that was not answered is sent again, as all may be repeated but two: `new_session` and
+  `load` raise `ConnectionLost` when it was under way. (A withdraw that is repeated may say that
+  there was nothing to take back.) Questions are put again to `on_permission`.
+- After 30 seconds all of these raise `ConnectionLost`, and `then` of `submit` gets it. The client
+  stays usable: what is asked later makes one more attempt, of at most 10 seconds.
+- `on_connection` is told of each loss and each return, for who wants to show it.
+
+With `returns=False` nothing of that happens by itself: everything raises `ConnectionLost` at once,
+and `reconnect` and `Attachment.reattach` are there to go on. Nothing here ever starts a daemon.
+`version_notice` has a word for the person when the daemon is of another version.
 """
 
 import logging
@@ -27,25 +48,23 @@ import trio
 
 from moorage_clients.attachment import Attachment
 from moorage_clients.connection import Connection, OnPermission
+from moorage_clients.conversation import Conversation, OnConnection
 from moorage_clients.errors import CannotConnect, ConnectionLost
-from moorage_clients.identity import Identity, IdentityFile
-from moorage_clients.links import open_link
+from moorage_clients.identity import IdentityFile
 from moorage_clients.nursery import open_quiet_nursery
+from moorage_clients.submissions import Submission, Submissions
 from moorage_clients.turn import Turn
-from moorage_protocol import __version__
+from moorage_clients.version import difference
 from moorage_protocol.acp import (
-    PROTOCOL_VERSION,
-    ClientCapabilities,
     ContentBlock,
     Empty,
-    Implementation,
     ListParams,
     LoadParams,
     Meta,
     SessionParams,
     Text,
 )
-from moorage_protocol.errors import NotPermitted, RpcError
+from moorage_protocol.errors import RpcError
 from moorage_protocol.grants import (
     CloseResult,
     GcResult,
@@ -64,13 +83,10 @@ from moorage_protocol.moorage import (
     CancelMeta,
     CancelParams,
     CancelResult,
-    ClientHello,
     ConfigureParams,
     ConfigureResult,
     EntriesParams,
     EntriesResult,
-    InitializeParams,
-    InitializeResult,
     KillParams,
     KillResult,
     ListResult,
@@ -113,111 +129,48 @@ CLOSE_PATIENCE = 3  # seconds for what was sent last to go out when a client end
 class Client:
     """A conversation with one daemon, over one connection at a time.
 
-    All methods raise `ConnectionLost` when the connection is, and the `RpcError` that the daemon
-    answers: `NotFound` for a session that is unknown, killed or somebody else's.
+    All methods raise `ConnectionLost` when the connection is lost and there is none again in time,
+    and the `RpcError` that the daemon answers: `NotFound` for a session that is unknown, killed or
+    somebody else's.
     """
 
-    address: str
-    nursery: trio.Nursery = field(repr=False)
-    token: str | None = field(repr=False)
-    name: str
-    identity_file: IdentityFile | None
-    on_permission: OnPermission | None
-    _identity: Identity | None = field(default=None, repr=False)
-    _connecting: trio.Lock = field(default_factory=trio.Lock)
-    _connection: Connection | None = None
-    _welcome: Welcome | None = field(default=None, repr=False)
+    conversation: Conversation
+    _submissions: Submissions = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._submissions = Submissions(self.conversation)
 
     # ---- the connection
 
     @property
     def connection(self) -> Connection:
         """The present connection; it may be lost."""
-        if self._connection is None:
-            raise ConnectionLost("not connected")
-        return self._connection
+        return self.conversation.connection
 
     @property
     def welcome(self) -> Welcome:
-        """What the daemon said of itself and of us."""
-        if self._welcome is None:
-            raise ConnectionLost("not connected")
-        return self._welcome
+        """What the daemon said of itself and of us, on the present connection."""
+        return self.conversation.welcome
+
+    @property
+    def version_notice(self) -> str | None:
+        """A word for the person if the daemon is of another version than this library."""
+        return difference(self.welcome.daemon.version)
 
     async def reconnect(self) -> None:
-        """Connect again if the connection is lost; attachments then want their `reattach`.
+        """Connect again at once if the connection is lost, in one attempt.
 
-        Raises `CannotConnect`; the client stays usable, so try again.
+        Raises `CannotConnect`, `ConnectionLost`, or what the daemon refuses `initialize` with; the
+        client stays usable, so try again.
         """
-        async with self._connecting:
-            if self._connection is not None and self._connection.lost is None:
-                return
-            connection = await self.nursery.start(self._run)
-            assert isinstance(connection, Connection)
-            try:
-                self._welcome = await self._initialize(connection)
-            except BaseException:
-                connection.abort()
-                raise
-            self._connection = connection
-
-    async def _run(
-        self, *, task_status: trio.TaskStatus[Connection] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        async with open_link(self.address, self.token) as link:
-            await Connection(link, self.on_permission).run(task_status=task_status)
-
-    async def _initialize(self, connection: Connection) -> Welcome:
-        known = self._identity
-        if known is None and self.identity_file is not None:
-            known = self.identity_file.read()
-        try:
-            welcome = await self._introduce(connection, known)
-        except NotPermitted:
-            if known is None:
-                raise
-            welcome = await self._introduce(connection, None)  # of another daemon's time
-        if welcome.tui_secret is not None:
-            self._identity = Identity(welcome.tui_id, welcome.tui_secret)
-            self._keep(self._identity, known)
-        else:
-            self._identity = known
-        return welcome
-
-    def _keep(self, identity: Identity, instead_of: Identity | None) -> None:
-        if self.identity_file is None:
-            return
-        try:
-            self.identity_file.keep(identity, instead_of)
-        except OSError as error:  # we are it until we end, which is most of what was asked for
-            logger.warning("this terminal's identity cannot be kept: %s", error)
-
-    async def _introduce(self, connection: Connection, identity: Identity | None) -> Welcome:
-        hello = ClientHello(
-            tui_id=None if identity is None else identity.tui_id,
-            tui_secret=None if identity is None else identity.tui_secret,
-            name=self.name,
-        )
-        params = InitializeParams(
-            protocol_version=PROTOCOL_VERSION,
-            client_capabilities=ClientCapabilities(),
-            client_info=Implementation(name=self.name, version=__version__),
-            meta=Meta(moorage=hello),
-        )
-        result = await connection.request("initialize", params, InitializeResult)
-        if isinstance(result.meta, msgspec.UnsetType) or isinstance(
-            result.meta.moorage, msgspec.UnsetType
-        ):
-            raise CannotConnect(self.address, "that is an agent, but no moorage daemon")
-        return result.meta.moorage
+        await self.conversation.reconnect()
 
     async def aclose(self) -> None:
         """Write what is on its way out, and end the connection."""
-        if self._connection is not None:
-            await self._connection.close()
+        await self.conversation.aclose()
 
     async def _ask(self, method: str, params: msgspec.Struct, shape: type[R]) -> R:
-        return await self.connection.request(method, params, shape)
+        return await self.conversation.ask(method, params, shape)
 
     # ---- sessions
 
@@ -245,7 +198,7 @@ class Client:
             grant=grant,
         )
         params = NewParams(cwd=str(cwd), mcp_servers=[], meta=Meta(moorage=wish))
-        return await self._ask("session/new", params, NewResult)
+        return await self.conversation.ask("session/new", params, NewResult, once=True)
 
     async def load(self, session_id: str, cwd: str | Path) -> LoadResult:
         """Bring a session back and have all of it sent again before this returns.
@@ -253,14 +206,16 @@ class Client:
         For clients that draw from updates alone. The replay goes to the session's attachment or
         turn, if one is open; `attach` from 0 gives the same with numbers and a snapshot.
         """
-        sequence = self.connection.following(session_id).sequence
+        await self.conversation.wait_connected()
+        connection = self.connection
+        sequence = connection.following(session_id).sequence
         sequence.replays += 1
 
         def loaded(_: object) -> None:
             sequence.replays -= 1
 
         params = LoadParams(session_id=session_id, cwd=str(cwd), mcp_servers=[])
-        return await self.connection.request("session/load", params, LoadResult, loaded)
+        return await connection.request("session/load", params, LoadResult, loaded)
 
     async def resume(self, session_id: str, cwd: str | Path) -> LoadResult:
         """Bring a session back without its history."""
@@ -320,7 +275,7 @@ class Client:
             prompt_id=prompt_id or uuid4().hex, on_busy=on_busy, timeout_seconds=timeout_seconds
         )
         params = _prompt_params(session_id, prompt, wish)
-        turn = Turn(self.connection, params, wish.prompt_id or "")
+        turn = Turn(self.conversation, params, wish.prompt_id or "")
         await turn.start()
         try:
             yield turn
@@ -353,7 +308,7 @@ class Client:
         `then` is called with what the prompt is answered with, when the turn has ended.
         """
         params = _prompt_params(session_id, prompt, PromptMeta(prompt_id=uuid4().hex))
-        await self.connection.start_request("session/prompt", params, PromptResult, then)
+        await self._submissions.submit(Submission(params, then))
 
     async def cancel(
         self, session_id: str, *, generation: int | None = None, scope: Scope | None = None
@@ -395,7 +350,8 @@ class Client:
 
         Raises `CursorExpired` if that part of the log is gone.
         """
-        attachment = Attachment(self, session_id, access, after_seq)
+        await self.conversation.wait_connected()
+        attachment = Attachment(self.conversation, session_id, access, after_seq)
         await attachment.reattach()
         try:
             yield attachment
@@ -479,19 +435,25 @@ async def open_client(
     name: str = "moorage_clients",
     identity: IdentityFile | None = None,
     on_permission: OnPermission | None = None,
+    on_connection: OnConnection | None = None,
+    returns: bool = True,
 ) -> AsyncGenerator[Client, None]:
     """Connect to the daemon at `address` (`unix:PATH`, `ws://HOST:PORT/acp`) or of `state_dir`.
 
     A WebSocket wants the `token`; the unix socket knows its user. `identity` is where this
     program keeps who it is. `on_permission` is asked what the daemon asks its controllers; it is
     cancelled when somebody else was faster. Without it questions are left to the others.
-    Raises `CannotConnect`; bound the wait with `trio.fail_after`.
+    `on_connection` is told of each loss and each return. Without `returns` a lost connection is
+    left to the caller. Raises `CannotConnect`; bound the wait with `trio.fail_after`.
     """
-    found = _address_in(state_dir) if address is None else address
+    find = _finder(address, state_dir)
     async with open_quiet_nursery() as nursery:
-        client = Client(found, nursery, token, name, identity, on_permission)
+        conversation = Conversation(
+            find, nursery, token, name, identity, on_permission, on_connection, returns
+        )
+        client = Client(conversation)
         try:
-            await _connect(client)
+            await _connect(client, find)
             yield client
         finally:
             with trio.move_on_after(CLOSE_PATIENCE, shield=True):
@@ -499,18 +461,25 @@ async def open_client(
             nursery.cancel_scope.cancel()
 
 
-async def _connect(client: Client) -> None:
+async def _connect(client: Client, find: Callable[[], str]) -> None:
     try:
         await client.reconnect()
     except ConnectionLost as error:
-        raise CannotConnect(client.address, str(error)) from error
+        raise CannotConnect(find(), str(error)) from error
     except RpcError as error:
-        raise CannotConnect(client.address, error.message) from error
+        raise CannotConnect(find(), error.message) from error
 
 
-def _address_in(state_dir: str | Path | None) -> str:
+def _finder(address: str | None, state_dir: str | Path | None) -> Callable[[], str]:
+    """What says where the daemon is, now and whenever it was started again."""
+    if address is not None:
+        return lambda: address
     if state_dir is None:
         raise ValueError("an address or a state directory is needed")
+    return lambda: _address_in(state_dir)
+
+
+def _address_in(state_dir: str | Path) -> str:
     daemon = read_daemon(state_dir)
     if daemon is None:
         raise CannotConnect(str(state_dir), "no daemon is running there")

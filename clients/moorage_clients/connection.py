@@ -36,7 +36,7 @@ from moorage_protocol.errors import (
 )
 from moorage_protocol.framing import MAX_FRAME_BYTES
 from moorage_protocol.jsonrpc import Notification, Request, RequestId
-from moorage_protocol.moorage import Detached
+from moorage_protocol.moorage import AttachParams, Detached, Snapshot
 from moorage_protocol.peer import Answer, CancelRequest, Dropped, Fault, Peer
 
 
@@ -96,10 +96,21 @@ class Following:
 
 
 class Connection:
-    """A conversation over one link. `lost` is set, with the reason, when it is over."""
+    """A conversation over one link. `lost` is set, with the reason, when it is over.
 
-    def __init__(self, link: Link, on_permission: OnPermission | None) -> None:
+    `on_loss` is called in that moment, before anybody who waits is told.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        on_permission: OnPermission | None,
+        on_loss: Callable[["Connection"], None] | None = None,
+    ) -> None:
         self.lost: ConnectionLost | None = None
+        self.lost_at = 0.0
+        self._on_loss = on_loss
+        self._over = trio.Event()
         self._link = link
         self._on_permission = on_permission
         self._peer: Peer[Callable[[Outcome], None]] = Peer()
@@ -134,10 +145,17 @@ class Connection:
         await self._writer_done.wait()
         self.abort()
 
+    async def wait_lost(self) -> None:
+        """Wait until it is over."""
+        await self._over.wait()
+
     def _end(self, error: ConnectionLost) -> None:
         if self.lost is not None:
             return
-        self.lost = error
+        self.lost, self.lost_at = error, trio.current_time()
+        self._over.set()
+        if self._on_loss is not None:
+            self._on_loss(self)
         self._outgoing.close()
         for settle in self._peer.abandon():
             settle(error)
@@ -272,7 +290,7 @@ class Connection:
         await answered.wait()
         match outcomes[0]:
             case ConnectionLost():
-                raise self._over()
+                raise self._loss()
             case RpcError() as error:
                 raise error
             case found:
@@ -294,7 +312,7 @@ class Connection:
             then(_decoded(outcome, shape))
 
         if self.lost is not None:
-            raise self._over()
+            raise self._loss()
         request_id, frame = self._peer.request(method, params, settle)
         if len(frame) > MAX_FRAME_BYTES:
             self._peer.retract(request_id)
@@ -304,10 +322,10 @@ class Connection:
         except BaseException as error:
             self._peer.retract(request_id)  # it was never sent
             if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
-                raise self._over() from None
+                raise self._loss() from None
             raise
 
-    def _over(self) -> ConnectionLost:
+    def _loss(self) -> ConnectionLost:
         """The loss, as an exception of its own for everybody who meets it."""
         return ConnectionLost() if self.lost is None else ConnectionLost(self.lost.problem)
 
@@ -316,7 +334,7 @@ class Connection:
         try:
             await self._outgoing.send(jsonrpc.encode_notification(method, params))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise self._over() from None
+            raise self._loss() from None
 
     # ---- sessions
 
@@ -326,6 +344,28 @@ class Connection:
         if found is None:
             found = self._sessions[session_id] = Following(Sequence(session_id))
         return found
+
+    async def attach(self, params: AttachParams, feed: Feed) -> Snapshot:
+        """Attach, and have `feed` get what follows on the answer.
+
+        `feed.last` is set to where that begins. Raises the `RpcError` that was answered, and
+        `ConnectionLost`.
+        """
+        after = params.after_seq
+
+        def attached(outcome: Snapshot | RpcError | ConnectionLost) -> None:
+            if not isinstance(outcome, Snapshot) or feed.is_over:
+                return
+            feed.last = outcome.seq if after is None else min(after, outcome.seq)
+            following = self.following(params.session_id)
+            following.sequence.attached(feed.last)
+            following.feeds.append(feed)
+
+        try:
+            return await self.request("_moorage/session/attach", params, Snapshot, attached)
+        except trio.Cancelled:
+            self.unfollow(params.session_id, feed, detach=True)
+            raise
 
     def unfollow(self, session_id: str, feed: Feed, *, detach: bool) -> None:
         """A reader of a session is gone; `detach` if the daemon may stop sending for it alone."""

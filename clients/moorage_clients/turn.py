@@ -3,12 +3,14 @@
 import trio
 
 from moorage_clients.connection import Connection
+from moorage_clients.conversation import Conversation, is_stopping
 from moorage_clients.errors import ConnectionLost
 from moorage_clients.feed import Feed
 from moorage_clients.messages import Admission, LogEntry, Message
 from moorage_protocol.acp import Meta
 from moorage_protocol.errors import RpcError
 from moorage_protocol.moorage import (
+    AttachParams,
     CancelMeta,
     CancelParams,
     CancelResult,
@@ -22,15 +24,19 @@ class Turn:
 
     `generation` and `position` (0: not queued) are known from the admission on. The iteration
     raises what the prompt was answered with if that is an error (`TurnFailed`, `Busy`,
-    `QueueFull` …), and `ConnectionLost`, after which the turn runs on.
+    `QueueFull` …). When the connection is lost, the prompt is sent again with its `prompt_id` over
+    the next one: it runs once, and the messages go on where they stopped. `ConnectionLost` is
+    raised when there is none in time, or at once with a client that does not return by itself;
+    the turn may run on.
     """
 
-    def __init__(self, connection: Connection, params: PromptParams, prompt_id: str) -> None:
+    def __init__(self, conversation: Conversation, params: PromptParams, prompt_id: str) -> None:
         self.session_id = params.session_id
         self.prompt_id = prompt_id
         self.generation: int | None = None
         self.position = 0
-        self._connection = connection
+        self._conversation = conversation
+        self._connection: Connection | None = None
         self._params = params
         self._feed = Feed()
         self._outcome: PromptResult | RpcError | ConnectionLost | None = None
@@ -46,14 +52,31 @@ class Turn:
 
     async def start(self) -> None:
         """Send the prompt; raises `ConnectionLost`."""
-        self._connection.following(self.session_id).feeds.append(self._feed)
-        try:
-            await self._connection.start_request(
-                "session/prompt", self._params, PromptResult, self._answered
-            )
-        except BaseException:
-            self.leave()
-            raise
+        while True:
+            await self._conversation.wait_connected()
+            connection, self._feed = self._conversation.connection, Feed(self._feed.last)
+            self._connection, self._outcome = connection, None
+            try:
+                await self._follow(connection, self._feed)
+                await connection.start_request(
+                    "session/prompt", self._params, PromptResult, self._answered
+                )
+                return
+            except ConnectionLost:
+                self.leave()
+                if not self._conversation.returns:
+                    raise
+            except BaseException:
+                self.leave()
+                raise
+
+    async def _follow(self, connection: Connection, feed: Feed) -> None:
+        """Have the session's messages come; the prompt itself attaches, if none has come yet."""
+        if feed.last is None:
+            connection.following(self.session_id).feeds.append(feed)
+            return
+        params = AttachParams(session_id=self.session_id, after_seq=feed.last, continues=True)
+        await connection.attach(params, feed)
 
     def _answered(self, outcome: PromptResult | RpcError | ConnectionLost) -> None:
         self._outcome = outcome
@@ -64,14 +87,31 @@ class Turn:
 
     async def __anext__(self) -> Message:
         while True:
-            try:
-                message = await self._feed.take()
-            except trio.EndOfChannel:
-                raise StopAsyncIteration from None
+            message = await self._next()
             if self.generation is None:
                 self._recognize(message)
             if self.generation is not None and message.generation == self.generation:
                 return message
+
+    async def _next(self) -> Message:
+        """The session's next message, over as many connections as it takes."""
+        while True:
+            try:
+                return await self._feed.take()
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+            except (ConnectionLost, RpcError) as error:
+                if not self._conversation.returns or self._connection is None:
+                    raise
+                if is_stopping(error):
+                    await self._connection.wait_lost()
+                elif isinstance(error, RpcError):
+                    raise
+            try:
+                await self.start()
+            except (ConnectionLost, RpcError) as error:
+                self._outcome = error
+                raise
 
     def _recognize(self, message: Message) -> None:
         """Other turns may run before ours: our own is the one with our prompt id."""
@@ -90,8 +130,9 @@ class Turn:
         """Ask the turn to stop. The answer stands behind its unread messages: read on meanwhile."""
         meta = CancelMeta(generation=self.generation)
         params = CancelParams(session_id=self.session_id, meta=Meta(moorage=meta))
-        return await self._connection.request("session/cancel", params, CancelResult)
+        return await self._conversation.ask("session/cancel", params, CancelResult)
 
     def leave(self) -> None:
         """Take no more messages; the turn runs on."""
-        self._connection.unfollow(self.session_id, self._feed, detach=self._outcome is None)
+        if self._connection is not None:
+            self._connection.unfollow(self.session_id, self._feed, detach=self._outcome is None)

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from moorage_protocol import rendezvous
+from moorage_protocol import __version__, rendezvous
 
 
 Message = dict[str, Any]
@@ -70,7 +70,7 @@ def welcome(**moorage: Any) -> Message:
         "tuiId": "tui-1",
         "principal": "local",
         "role": "operator",
-        "daemon": {"version": "0", "pid": os.getpid(), "node": "here"},
+        "daemon": {"version": __version__, "pid": os.getpid(), "node": "here"},
         "limits": {"maxFrameBytes": 8388608, "maxOpenRequests": 64},
         "methods": [],
         **moorage,

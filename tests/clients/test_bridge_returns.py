@@ -34,9 +34,8 @@ async def editor(daemon: Daemon) -> Editor:
 @asynccontextmanager
 async def crashed(daemon: Daemon, editor: Editor) -> AsyncGenerator[Daemon]:
     """The next daemon, on what is on the disk at this moment, with the editor connected again."""
-    image = await daemon.image()
     editor.lose()
-    async with open_daemon(image) as restarted:
+    async with open_daemon(await daemon.image()) as restarted:
         editor.connect(restarted)
         await wait_all_tasks_blocked()
         yield restarted
@@ -311,8 +310,8 @@ class Chance:
 
     async def crash(self) -> None:
         self.cuts += 1
-        image = await self.daemon.image()
         self.editor.lose()
+        image = await self.daemon.image()
         if self.random.random() < 0.5:
             await self.prompt()
         self.daemon = await self.lives.enter_async_context(open_daemon(image))

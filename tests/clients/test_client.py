@@ -34,9 +34,12 @@ async def daemon(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
 
 @asynccontextmanager
 async def visiting(
-    daemon: FakeDaemon, on_permission: OnPermission | None = None
+    daemon: FakeDaemon, on_permission: OnPermission | None = None, *, returns: bool = False
 ) -> AsyncGenerator[tuple[Client, Visitor], None]:
-    """A client that has shaken hands, and the daemon's end of its connection."""
+    """A client that has shaken hands, and the daemon's end of its connection.
+
+    What becomes of it when that is lost is tried in `test_client_returns.py`.
+    """
     arrived: list[Visitor] = []
 
     async def greet() -> None:
@@ -46,7 +49,9 @@ async def visiting(
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(greet)
-            async with open_client(daemon.address, on_permission=on_permission) as client:
+            async with open_client(
+                daemon.address, on_permission=on_permission, returns=returns
+            ) as client:
                 yield client, arrived[0]
 
 
@@ -90,7 +95,8 @@ async def test_client_introduces_itself_as_one_of_moorages_own(daemon: FakeDaemo
         hello = visitor.seen[0]["params"]
 
         assert hello["protocolVersion"] == 1
-        assert hello["_meta"]["moorage"] == {"name": "moorage_clients"}
+        ours = hello["_meta"]["moorage"]
+        assert ours == {"name": "moorage_clients", "instance": ours["instance"]}
         assert client.welcome.principal == "local"
 
 
@@ -591,6 +597,7 @@ async def test_terminal_is_the_same_one_the_next_time(daemon: FakeDaemon) -> Non
         for secret in ({"tuiSecret": "hush"}, {}):
             request = await (await daemon.accept()).greet(**secret)
             hellos.append(request["params"]["_meta"]["moorage"])
+            del hellos[-1]["instance"]
 
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:

@@ -205,16 +205,43 @@ async def test_prompt_as_json_is_a_line_for_each_message_and_one_for_the_end(
     assert result["verdict"]["cause"] == "client_rpc"
 
 
-async def test_lost_connection_in_mid_turn_says_how_to_see_the_rest(daemon: FakeDaemon) -> None:
+async def test_prompt_waits_for_a_daemon_that_is_restarted_in_mid_turn(daemon: FakeDaemon) -> None:
     async def serve(visitor: Visitor) -> None:
         await list_one(visitor, daemon)
-        await admit(visitor)
+        prompt = await admit(visitor)
         await visitor.hang_up()
+        again = await daemon.accept()
+        await again.greet()
+        attach = await again.expect("_moorage/session/attach")
+        await again.answer(attach, snapshot(2))
+        repeated = await again.expect("session/prompt")
+        assert repeated["params"] == prompt["params"]
+        await again.send(**update(2, "so far"))
+        await again.answer(repeated, ended("cancelled", "daemon_restart"))
 
     found = await against(daemon, serve, "prompt", "hi")
 
-    assert found.code == Exit.NO_DAEMON
-    assert f"moorage attach {S}" in found.err
+    assert (found.code, found.out) == (Exit.CANCELLED, "so far\n")
+    assert "Waiting for the daemon" in found.err
+    assert "is back" in found.err
+
+
+async def test_daemon_of_another_version_is_told_once(daemon: FakeDaemon) -> None:
+    async def serve(daemon: FakeDaemon) -> None:
+        await daemon.accept()
+        visitor = await daemon.accept()
+        other = {"version": "0.0\x1b[8m", "pid": 1, "node": "here"}
+        await visitor.greet(daemon=other)
+        await visitor.answer(await visitor.expect("session/list"), {"sessions": []})
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, daemon)
+            found = await moorage(daemon.state_dir, "ls")
+
+    [notice] = [line for line in found.err.splitlines() if "version" in line]
+    assert notice.startswith("moorage: The daemon is of version 0.0")
+    assert "\x1b" not in notice
 
 
 @pytest.mark.parametrize("words", [("prompt", " "), ("prompt", "-")], ids=["blank", "no input"])
@@ -308,6 +335,7 @@ async def test_ctrl_c_cancels_the_turn_and_a_second_one_leaves_it_running(
     daemon: FakeDaemon,
 ) -> None:
     asked: list[Message] = []
+    is_asked = trio.Event()
 
     async def serve() -> None:
         visitor = await visited(daemon)
@@ -318,6 +346,7 @@ async def test_ctrl_c_cancels_the_turn_and_a_second_one_leaves_it_running(
         shown = {"sessionId": S, "update": {**call, "status": "in_progress"}, **mark}
         await visitor.send(method="session/update", params=shown)
         asked.append(await visitor.expect("session/cancel"))
+        is_asked.set()
         asked.append(await visitor.receive())
 
     with trio.fail_after(10):
@@ -326,6 +355,7 @@ async def test_ctrl_c_cancels_the_turn_and_a_second_one_leaves_it_running(
             await read_until(process.stderr, b"[T] running")
             process.send_signal(signal.SIGINT)
             await read_until(process.stderr, b"Ctrl-C again")
+            await is_asked.wait()
             process.send_signal(signal.SIGINT)
             code = await process.wait()
 

@@ -64,7 +64,8 @@ def attach(invocation: Invocation, command: Attach, screen: Screen) -> Exit:
             finally:
                 screen.end()
 
-    return run_with_client(invocation, work, on_permission=None if command.watch else questions)
+    asked = None if command.watch else questions
+    return run_with_client(invocation, work, on_permission=asked, returns=False)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """A command's way to the daemon: start one if none runs, talk to it, and say what went wrong."""
 
+import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import trio
@@ -12,6 +14,7 @@ from moorage_clients.cli.remote import Remote
 from moorage_clients.cli.starting import prepare, start_daemon
 from moorage_clients.client import Client, open_client
 from moorage_clients.connection import OnPermission
+from moorage_clients.conversation import OnConnection
 from moorage_clients.errors import ClientError, TooLarge
 from moorage_clients.identity import IdentityFile
 from moorage_clients.plain_text import plain
@@ -60,12 +63,15 @@ def run_with_client(
     work: Work,
     *,
     on_permission: OnPermission | None = None,
+    on_connection: OnConnection | None = None,
     start: bool = True,
+    returns: bool = True,
 ) -> Exit:
     """Connect to the daemon that is meant, starting one if need be, and do the work.
 
-    A daemon that was named by its address is never started. Raises `Failure` for whatever goes
-    wrong between here and there.
+    When the connection is lost the client `returns` by itself, or leaves that to the work. A daemon
+    that was named by its address is never started. Raises `Failure` for whatever goes wrong between
+    here and there.
     """
     if invocation.remote is not None:
         way = Way.to(invocation.remote)
@@ -77,7 +83,16 @@ def run_with_client(
         way = Way.within(invocation.state_dir)
     identity = _identity(invocation)
     try:
-        return run(_work, way, identity, work, on_permission)
+        opening = open_client(
+            way.address,
+            token=way.token,
+            name="moorage",
+            identity=identity,
+            on_permission=on_permission,
+            on_connection=on_connection,
+            returns=returns,
+        )
+        return run(_work, opening, work)
     except NotFound as error:
         raise Failure(Exit.NO_SESSION, plain(error.message)) from error
     except RpcError as error:
@@ -99,16 +114,10 @@ def _identity(invocation: Invocation) -> IdentityFile:
     return IdentityFile.in_state_dir(invocation.state_dir, f"moorage-{invocation.remote.name}")
 
 
-async def _work(
-    way: Way, identity: IdentityFile, work: Work, on_permission: OnPermission | None
-) -> Exit:
+async def _work(opening: AbstractAsyncContextManager[Client], work: Work) -> Exit:
     with trio.fail_after(CONNECT_PATIENCE) as connecting:
-        async with open_client(
-            way.address,
-            token=way.token,
-            name="moorage",
-            identity=identity,
-            on_permission=on_permission,
-        ) as client:
+        async with opening as client:
             connecting.deadline = float("inf")
+            if client.version_notice is not None:
+                print(f"moorage: {plain(client.version_notice)}", file=sys.stderr)
             return await work(client)

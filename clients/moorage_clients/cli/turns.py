@@ -51,7 +51,15 @@ def prompt(invocation: Invocation, command: Prompt, screen: Screen) -> Exit:
                 _print_result(screen, turn, ended)
             return ended
 
-        return run_with_client(invocation, work, on_permission=questions)
+        def told(loss: ConnectionLost | None) -> None:
+            view.note(
+                "The daemon is back." if loss is None else WAITING.format(plain(loss.problem))
+            )
+
+        return run_with_client(invocation, work, on_permission=questions, on_connection=told)
+
+
+WAITING = "The connection is lost ({}). Waiting for the daemon."
 
 
 def _read_stdin() -> str:
