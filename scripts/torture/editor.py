@@ -20,6 +20,7 @@ import trio
 
 from moorage_protocol.rendezvous import is_alive, read_daemon
 from scripts.torture.daemon import complaints, start_daemon
+from scripts.torture.leftovers import marked
 from scripts.torture.report import Program, Report, run, spread
 from scripts.torture.sdk import Json, SdkEditor, open_sdk_editor
 from scripts.torture.stored import read_updates
@@ -181,10 +182,9 @@ async def living(report: Report, state: Path, command: Sequence[str]) -> AsyncGe
                 yield life
             daemons.cancel_scope.cancel()
     finally:
-        daemon = read_daemon(state)
-        if daemon is not None and is_alive(state):
+        for pid in marked(str(state)):  # also a daemon that was just about to start
             with suppress(ProcessLookupError):
-                os.kill(daemon.pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
 
 def _bridge(state: Path) -> list[str]:

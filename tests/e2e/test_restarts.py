@@ -5,12 +5,14 @@ import os
 import signal
 import sqlite3
 from collections import Counter
+from collections.abc import Generator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemons import DaemonProcess, running
+from moorage_protocol.rendezvous import is_alive, read_daemon
+from tests.e2e.daemons import running
 from tests.e2e.editors import Editor, Json, open_editor, over_bridge
 
 
@@ -23,29 +25,36 @@ def state(folder: Path, tmp_path: Path) -> Path:
     return folder / tmp_path.name
 
 
-def kill(daemon: DaemonProcess) -> None:
-    """As no daemon can be asked to end."""
-    daemon.signal(signal.SIGKILL)
-    assert daemon.ended() == -signal.SIGKILL
+def kill(state: Path, number: int = signal.SIGKILL) -> None:
+    """End whichever daemon there is."""
+    daemon = read_daemon(state)
+    if daemon is not None and is_alive(state):
+        os.kill(daemon.pid, number)
 
 
-def test_editor_notices_no_more_than_a_cancelled_turn(state: Path) -> None:
+@pytest.fixture
+def editor(state: Path) -> Generator[Editor]:
+    """An editor whose bridge starts its daemons."""
+    try:
+        with open_editor(over_bridge(state)) as connected:
+            connected.call("initialize", protocol_version=1)
+            yield connected
+    finally:
+        kill(state, signal.SIGTERM)
+
+
+def test_editor_notices_no_more_than_a_cancelled_turn(state: Path, editor: Editor) -> None:
     stops: list[str] = []
-    with ExitStack() as stack:
-        daemon = stack.enter_context(running(state))
-        editor = stack.enter_context(open_editor(over_bridge(state)))
-        editor.call("initialize", protocol_version=1)
-        session = editor.call("new_session", cwd="/", mcp_servers=[])["sessionId"]
-        for number in range(RESTARTS):
-            running_turn = prompt(editor, session, "/stream 100000 0.01")
-            waiting = prompt(editor, session, "waits")
-            until_seen(editor, 3 * number + 1)
-            kill(daemon)
-            sent_to_nobody = prompt(editor, session, f"short {number}")
-            daemon = stack.enter_context(running(state))
-            turns = (running_turn, waiting, sent_to_nobody)
-            stops += [editor.wait(turn)["stopReason"] for turn in turns]
-        leaving = editor.leave()
+    session = editor.call("new_session", cwd="/", mcp_servers=[])["sessionId"]
+    for number in range(RESTARTS):
+        running_turn = prompt(editor, session, "/stream 100000 0.01")
+        waiting = prompt(editor, session, "waits")
+        until_seen(editor, 3 * number + 1)
+        kill(state)
+        sent_to_nobody = prompt(editor, session, f"short {number}")
+        turns = (running_turn, waiting, sent_to_nobody)
+        stops += [editor.wait(turn)["stopReason"] for turn in turns]
+    leaving = editor.leave()
 
     assert stops == ["cancelled", "cancelled", "end_turn"] * RESTARTS
     assert editor.problems() == []
@@ -95,16 +104,18 @@ def logged(state: Path, session: str) -> list[tuple[int, Json]]:
     return [(seq, json.loads(body)) for seq, kind, body, by in rows if kind in UPDATES and not by]
 
 
-def test_daemon_that_nobody_starts_again_is_started_by_the_bridge(state: Path) -> None:
-    with running(state) as first, open_editor(over_bridge(state)) as editor:
+def test_daemon_that_somebody_starts_again_is_found(state: Path) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(running(state))
+        editor = stack.enter_context(open_editor(over_bridge(state)))
         editor.call("initialize", protocol_version=1)
         session = editor.call("new_session", cwd="/", mcp_servers=[])["sessionId"]
-        kill(first)
+        assert first.stop() == 0
+        second = stack.enter_context(running(state))
 
         answer = editor.wait(prompt(editor, session, "anybody there?"))
         status = editor.request("_moorage/status", {})
-        os.kill(status["pid"], signal.SIGTERM)
 
     assert answer == {"stopReason": "end_turn"}
     assert editor.text(session) == "anybody there?"
-    assert status["pid"] != first.process.pid
+    assert status["pid"] == second.process.pid
