@@ -23,9 +23,10 @@ double from 0.05 to 1 second, for 30 seconds from the loss on: about 33 attempts
   it runs if it never arrived, goes on if it runs, and ends as it ended. A turn that the end of the
   daemon has cut is `cancelled`, with `cause` `daemon_restart`. The same holds for `send_prompt`
   and for `submit`, which keeps its order.
-- A request that was not answered is sent again, as all may be repeated but two: `new_session` and
-  `load` raise `ConnectionLost` when it was under way. (A withdraw that is repeated may say that
-  there was nothing to take back.) Questions are put again to `on_permission`.
+- A request that was not answered is sent again, as all may be repeated but four: `new_session`,
+  `load`, `raise_grant` and `close_grant` raise `ConnectionLost` when it was under way. (A withdraw
+  that is repeated may say that there was nothing to take back.) Questions are put again to
+  `on_permission`.
 - After 30 seconds all of these raise `ConnectionLost`, and `then` of `submit` gets it. The client
   stays usable: what is asked later makes one more attempt, of at most 10 seconds.
 - `on_connection` is told of each loss and each return, for who wants to show it.
@@ -396,12 +397,14 @@ class Client:
 
     async def raise_grant(self, params: RaiseParams) -> GrantStatus:
         """Give a grant more budget or time."""
-        return await self._ask("_moorage/grant/raise", params, GrantStatus)
+        ask = self.conversation.ask
+        return await ask("_moorage/grant/raise", params, GrantStatus, once=True)
 
     async def close_grant(self, grant_id: str) -> GrantSummary:
         """End a grant and all below it; gives how it was used."""
         params = GrantParams(grant_id=grant_id)
-        return (await self._ask("_moorage/grant/close", params, CloseResult)).summary
+        ask = self.conversation.ask
+        return (await ask("_moorage/grant/close", params, CloseResult, once=True)).summary
 
     async def forget_grants(self) -> int:
         """Remove the grants that ended long ago; gives how many that were."""

@@ -15,7 +15,9 @@ MAX_BYTES = 16 * 2**20  # of them; two of the largest frames
 
 # To be done twice would do harm, and whether it was done once is not known.
 ONCE = frozenset({
+    "_moorage/grant/close",
     "_moorage/grant/create",
+    "_moorage/grant/raise",
     "_moorage/grant/use",
     "_moorage/grant/useBatch",
     "_moorage/token/add",
