@@ -14,7 +14,14 @@ from functools import partial
 import msgspec
 import trio
 
-from moorage_daemon.app import App, AppError, open_app, open_app_in_memory, open_listeners
+from moorage_daemon.app import (
+    App,
+    AppError,
+    open_app,
+    open_app_in_memory,
+    open_conversation,
+    open_listeners,
+)
 from moorage_daemon.checkup import check_settings, check_up
 from moorage_daemon.settings import Chosen, Flags, Settings, SettingsError, choose_settings
 from moorage_daemon.settings_report import settings_report
@@ -61,6 +68,7 @@ _STANDARD = {*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "a
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the daemon; ends the process."""
+    _hold_standard_descriptors()
     arguments = _parser().parse_args(argv)
     _log_to_stderr(arguments.verbose)
     try:
@@ -68,6 +76,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:  # noqa: BLE001 - the program's last words
         code = _complain(_sole(error))
     sys.exit(code)
+
+
+def _hold_standard_descriptors() -> None:
+    """Fill those that were closed: a socket or the database would get their numbers, and with
+    them what is written to standard output or error."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    if not sys.stderr:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _sole(error: Exception) -> Exception:
@@ -138,12 +156,13 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     settings = choose().settings
     if arguments.stdio and arguments.state_dir is None:
-        trio.run(_serve_stdio, open_app_in_memory(settings, abandon=partial(os._exit, 0)))
+        app = open_app_in_memory(settings, abandon=_leave)
+        trio.run(_serve_stdio, settings, app, _leave)
         return 0
     with open_state_dir(settings.state_dir) as state:
         if arguments.stdio:
-            app = open_app(settings, state, abandon=partial(_leave, state))
-            trio.run(_serve_stdio, app)
+            leave = partial(_leave, state=state)
+            trio.run(_serve_stdio, settings, open_app(settings, state, abandon=leave), leave)
         else:
             trio.run(_serve, settings, state)
     return 0
@@ -159,31 +178,42 @@ def _answer(question: str, choose: Callable[[], Chosen]) -> str:
     return f"In order: {chosen.source}"
 
 
-async def _serve_stdio(opening: AbstractAsyncContextManager[App]) -> None:
+async def _serve_stdio(
+    settings: Settings, opening: AbstractAsyncContextManager[App], leave: Callable[[int], None]
+) -> None:
     """Serve standard input until it ends or a signal comes."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with opening as app, open_stdio() as transport, trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_at_signal, signals, nursery.cancel_scope)
-            await app.serve(transport)
+        async with trio.open_nursery() as nursery:
+            # The output is taken over first: what goes wrong in the opening is not said there.
+            async with open_stdio() as transport, opening as app:
+                async with open_conversation(app, settings, transport):
+                    nursery.start_soon(_obey, signals, transport.over, leave)
+                    await transport.over.wait()
             nursery.cancel_scope.cancel()
-
-
-async def _stop_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    await anext(signals)
-    scope.cancel()
 
 
 async def _serve(settings: Settings, state: StateDir) -> None:
+    leave, stop = partial(_leave, state=state), trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            async with open_app(settings, state, abandon=partial(_leave, state)) as app:
+            async with open_app(settings, state, abandon=leave) as app:
                 async with open_listeners(app, settings, state):
                     _spare_the_collector()
                     _announce(settings, state, app.websocket_port)
-                    await anext(signals)
-                    logging.getLogger(__name__).info("stopping")
-                    nursery.start_soon(_leave_at_second_signal, signals, state)
+                    nursery.start_soon(_obey, signals, stop, leave)
+                    await stop.wait()
             nursery.cancel_scope.cancel()
+
+
+async def _obey(
+    signals: AsyncIterator[int], stop: trio.Event, leave: Callable[[int], None]
+) -> None:
+    """Stop at the first signal, and leave at once at the second."""
+    await anext(signals)
+    logging.getLogger(__name__).info("stopping")
+    stop.set()
+    await anext(signals)
+    leave(1)
 
 
 def _spare_the_collector() -> None:
@@ -203,14 +233,10 @@ def _announce(settings: Settings, state: StateDir, port: int | None) -> None:
     print(json.dumps(line), flush=True)
 
 
-async def _leave_at_second_signal(signals: AsyncIterator[int], state: StateDir) -> None:
-    await anext(signals)
-    _leave(state, 1)
-
-
-def _leave(state: StateDir, code: int = 0) -> None:
+def _leave(code: int = 0, *, state: StateDir | None = None) -> None:
     """End the process without waiting for anything; the lock ends with it."""
-    state.withdraw()
+    if state is not None:
+        state.withdraw()
     sys.stderr.flush()
     os._exit(code)
 

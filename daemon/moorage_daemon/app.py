@@ -52,6 +52,7 @@ from moorage_daemon.store.port import Store, Stored
 from moorage_daemon.transfer.imports import Imports
 from moorage_daemon.transports.gate import Gate, token_check
 from moorage_daemon.transports.room import open_room
+from moorage_daemon.transports.stdio import StdioTransport
 from moorage_daemon.transports.unix import bind, serve_unix
 from moorage_daemon.transports.websocket import open_websocket
 from moorage_daemon.turn.ground import Law
@@ -350,7 +351,36 @@ async def open_listeners(app: App, settings: Settings, state: StateDir) -> Async
                 yield app
             finally:
                 listener.close()
-                with trio.move_on_after(settings.grace_seconds + DRAIN_SLACK, shield=True):
-                    await app.desk.sessions.drain()
-                await app.drain()
+                await _wind_up(app, settings)
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_conversation(
+    app: App, settings: Settings, transport: StdioTransport
+) -> AsyncGenerator[App]:
+    """Serve the one client there is; `transport.over` is set when it has gone.
+
+    On leaving: every turn its verdict, and the client, if it still reads, the rest of it.
+    """
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_serve_alone, app, transport)
+        try:
+            yield app
+        finally:
+            await _wind_up(app, settings)
+        nursery.cancel_scope.cancel()
+
+
+async def _serve_alone(app: App, transport: StdioTransport) -> None:
+    try:
+        await app.serve(transport)
+    finally:
+        transport.over.set()
+
+
+async def _wind_up(app: App, settings: Settings) -> None:
+    """Give every turn its verdict, and every client what is left for it, within bounds."""
+    with trio.move_on_after(settings.grace_seconds + DRAIN_SLACK, shield=True):
+        await app.desk.sessions.drain()
+    await app.drain()

@@ -165,8 +165,9 @@ def test_endless_header_is_told_and_not_kept_in_memory() -> None:
         b'Content-Length: two\r\n\r\n{"without":\r\n\r\n"a length"}',
         b'Content-Type: x\r\n\r\n{"one":1}Content-Type: x\r\n\r\n{"two":2}',
         b"Content-Type: x\r\n\r\n[" + b"1," * 5000 + b"{}",
+        b'{"framed":"as a line"}\n',
     ],
-    ids=["missing", "no number", "twice", "long"],
+    ids=["missing", "no number", "twice", "long", "a line"],
 )
 def test_frame_without_a_length_is_told_once_and_the_next_one_is_found(
     broken: bytes, piece: int
@@ -177,6 +178,16 @@ def test_frame_without_a_length_is_told_once_and_the_next_one_is_found(
 
     told = [frame for data in pieces for frame in framer.receive(data)]
     assert told == [Malformed(), *FRAMES]
+
+
+@pytest.mark.parametrize("between", [b"\n", b"\r\n", b"\r\n\r\n \n"])
+def test_blank_lines_between_frames_are_forgiven(between: bytes) -> None:
+    stream = between.join([by_header(frame) for frame in FRAMES])
+
+    found = HeaderFramer().receive(stream)
+
+    assert [frame for frame in found if frame != Malformed()] == FRAMES
+    assert Malformed() not in found or between.count(b"\r\n\r\n")
 
 
 def test_length_that_is_too_small_costs_no_more_than_its_frame() -> None:

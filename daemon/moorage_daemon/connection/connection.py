@@ -90,13 +90,14 @@ class Connection:
 
     async def _finish(self) -> None:
         while self._waiting or self._unsettled:
-            self._answered = trio.Event()
+            if self._answered is None or self._answered.is_set():
+                self._answered = trio.Event()
             await self._answered.wait()
         await self._outbox.drained()
 
     async def drain(self) -> None:
-        """Wait until the client has been sent all there is for it."""
-        await self._outbox.drained()
+        """Wait until the client has its answers and has been sent all there is for it."""
+        await self._finish()
 
     async def _read(self) -> None:
         while True:

@@ -18,26 +18,35 @@ READ_BYTES = 64 * 2**10
 
 
 class StdioTransport:
-    """Frames on a pair of descriptors."""
+    """Frames on a pair of descriptors.
+
+    `over` is set at the end of the input. The other end still reads then, and is owed the end of
+    its turns: the conversation goes on until whoever serves it ends it.
+    """
 
     name = "stdio"
 
     def __init__(self, source: trio.lowlevel.FdStream, sink: trio.lowlevel.FdStream) -> None:
+        self.over = trio.Event()
         self._source, self._sink = source, sink
         self._framer = StreamFramer()
 
     async def receive(self) -> Sequence[Framed]:
-        """The next frames; raises `TransportClosed` at the end of the input."""
+        """The next frames; waits for ever behind the end of the input."""
         while True:
-            try:
-                data = await self._source.receive_some(READ_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise TransportClosed from error
-            if not data:
-                raise TransportClosed
-            frames = self._framer.receive(data)
+            frames = self._framer.receive(await self._read())
             if frames:
                 return frames
+
+    async def _read(self) -> bytes:
+        try:
+            data = await self._source.receive_some(READ_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        if not data:
+            self.over.set()
+            await trio.sleep_forever()
+        return bytes(data)
 
     async def send(self, messages: Sequence[bytes]) -> None:
         """Write messages in the client's own framing."""

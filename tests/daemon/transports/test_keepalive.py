@@ -1,6 +1,7 @@
 """Which clients are given up: the dead ones, and no others."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 import trio
@@ -203,9 +204,11 @@ async def test_pongs_for_a_client_that_does_not_read_do_not_pile_up(
             await turn.say("x" * 500_000)
         await wait_all_tasks_blocked(0.01)
 
-        await client.send(frame(b"x" * 125, PING) * MAX_UNSENT)
+        await client.send(frame(b"x" * 125, PING) * (MAX_UNSENT // 2))
         assert await connections(daemon) == 1
-        await client.send(frame(b"x" * 125, PING) * MAX_UNSENT)
+        # The writer may have taken the first ones along, and be stuck with them.
+        with suppress(trio.BrokenResourceError):
+            await client.send(frame(b"x" * 125, PING) * (2 * MAX_UNSENT))
         await wait_all_tasks_blocked(0.01)
 
         assert await connections(daemon) == 0
