@@ -278,6 +278,15 @@ class Client:
             if _seq(params) is not None
         ]
 
+    def of_kind(self, kind: str) -> list[Json]:
+        """The entries of that kind, of all sessions."""
+        return [
+            message["params"]
+            for message in self.messages
+            if message.get("method") == "_moorage/session/entry"
+            and message["params"]["kind"] == kind
+        ]
+
     def verdicts(self, session: str) -> dict[int, Json]:
         """The verdicts this client was told, by generation."""
         told = [p for p in self.of_session(session) if p.get("kind") == "verdict"]

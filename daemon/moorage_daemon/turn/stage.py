@@ -200,6 +200,7 @@ class TurnStage:
     _messages: int = 0
     _closed: bool = False
     _scrubber: Scrubber | None = None
+    _spent: Trouble | None = None
 
     # ---- speaking
 
@@ -373,7 +374,9 @@ class TurnStage:
         try:
             return await self._pass(await self._with_links(call), tool, arguments, fields, bench)
         except NotGranted as refusal:
-            return await self._turn_away(call, refusal)
+            await self._turn_away(call, refusal)
+        finally:
+            await self._wind_up()
 
     async def _with_links(self, call: _Call) -> _Call:
         """The call with where the links of its file end: a rule about that file counts as well."""
@@ -412,18 +415,23 @@ class TurnStage:
                 self.scene.ground.refund(receipt, self._origin(call))
 
     async def _turn_away(self, call: _Call, refusal: NotGranted) -> Never:
-        """The grant does not permit it: the agent hears a few words, and where all is used up or
-        the time is over the turn ends with that."""
+        """The grant does not permit it: the agent hears a few words, and where the time is over the
+        turn ends with that; where all is used up, once the calls that were permitted are done."""
         told = refusal.told
         self._finish(call, "refused", told.message, told.kind)
         match refusal.kind:
             case RefusalKind.BUDGET:
-                await self._halt(Trouble(Cause.BUDGET, str(refusal.detail.get("axis"))))
+                self._spent = Trouble(Cause.BUDGET, str(refusal.detail.get("axis")))
             case RefusalKind.EXPIRED:
                 await self._halt(Trouble(Cause.SESSION_EXPIRED))
             case _:
                 pass
         raise CallRefused(told.message)
+
+    async def _wind_up(self) -> None:
+        """End a turn that was refused a call for its budget, behind the last of its calls."""
+        if self._spent is not None and not self._calls and not self._closed:
+            await self._halt(self._spent)
 
     def _ruling(self, call: _Call) -> Ruling:
         """What the rules of this moment make of a call, and where they say nothing the posture.
