@@ -66,6 +66,7 @@ LAYERS = (
     ("connection",),
     ("dispatch",),
     ("handlers",),
+    ("housekeeping",),
     ("transfer",),
     ("sessions",),
     ("ending", "session"),
@@ -77,8 +78,8 @@ LAYERS = (
     ("log",),
     ("settings_report", "store"),
     ("settings", "statedir", "identity", "processes"),
-    ("grant_settings",),
-    ("grants", "provider_settings", "secret_file"),
+    ("grant_settings", "retention"),
+    ("grants", "provider_settings", "secret_file", "setting_tables"),
 )
 RANK = {module: rank for rank, row in enumerate(LAYERS) for module in row}
 

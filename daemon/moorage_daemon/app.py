@@ -35,6 +35,7 @@ from moorage_daemon.grants.moments import MachineClock, Moment
 from moorage_daemon.grants.policy import Policy
 from moorage_daemon.handlers.options import Offered
 from moorage_daemon.handlers.port import About, Desk
+from moorage_daemon.housekeeping import Housekeeping
 from moorage_daemon.identity import LOCAL, Identity, Principal, TuiKeys
 from moorage_daemon.ledger.credentials import Credentials
 from moorage_daemon.ledger.ledger import DAY, Ledger
@@ -214,10 +215,16 @@ async def open_core(
             agent_named=partial(agent_named, agents),
             law=_law(settings, ledger),
         )
-        sessions = await stack.enter_async_context(_open_sessions(around, committer, stored))
+        damaged = {found.session: found.problem for found in await store.damaged() if found.session}
+        sessions = await stack.enter_async_context(
+            _open_sessions(around, committer, stored, damaged)
+        )
+        housekeeping = Housekeeping(sessions, store, settings.retention)
+        await stack.enter_async_context(_keeping_house(housekeeping))
         desk = Desk(
             about=_about(),
             sessions=sessions,
+            housekeeping=housekeeping,
             ledger=ledger,
             tuis=TuiKeys(key),
             agents=agents,
@@ -242,11 +249,19 @@ def _law(settings: Settings, ledger: Ledger) -> Law:
 
 
 def _open_sessions(
-    around: Surroundings, committer: Committer, stored: list[Stored]
+    around: Surroundings, committer: Committer, stored: list[Stored], damaged: dict[str, str]
 ) -> AbstractAsyncContextManager[Sessions]:
     """The sessions of a store, in which grants are kept as well."""
     found = [each for each in stored if each.head.record is None]
-    return open_sessions(around, committer, found)
+    return open_sessions(around, committer, found, damaged)
+
+
+@asynccontextmanager
+async def _keeping_house(housekeeping: Housekeeping) -> AsyncGenerator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(housekeeping.run)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -313,7 +328,8 @@ async def _committing(
     store: Store, settings: Settings, now: Callable[[], float]
 ) -> AsyncGenerator[Committer]:
     """The committer at work; on leaving, what was written becomes durable, within a bound."""
-    committer = Committer(store, patience=settings.grace_seconds, clock=now)
+    floor = settings.disk_floor_mb * 2**20
+    committer = Committer(store, patience=settings.grace_seconds, floor=floor, clock=now)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(committer.run)
         try:

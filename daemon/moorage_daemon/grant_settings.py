@@ -5,14 +5,15 @@ it, as a provider's key is.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from moorage_daemon.grants.credentials import is_name
 from moorage_daemon.grants.rules import BadRule, read_rule
+from moorage_daemon.setting_tables import BadTable, Rule, number, read_table, whole
 from moorage_protocol.config import PermissionDefault, Permissions
 from moorage_protocol.grants import Sensitivity
 
@@ -21,10 +22,6 @@ MAX_PER_AGENT = 10_000
 MAX_RETENTION = 3650  # days
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
-
-
-class BadGrants(Exception):
-    """A table that is not as it has to be; one line says which key is wrong."""
 
 
 @dataclass(frozen=True)
@@ -53,49 +50,14 @@ class GrantSettings:
 
 
 def read_grants(value: object) -> GrantSettings:
-    """The table `[grants]`; raises `BadGrants`."""
-    if not isinstance(value, dict):
-        raise BadGrants("grants must be a table: [grants]")
-    return GrantSettings(**_read("grants", cast("dict[str, object]", value), _RULES))
+    """The table `[grants]`; raises `BadTable`."""
+    return GrantSettings(**read_table("grants", value, _RULES))
 
 
 def read_permissions(value: object) -> Permissions:
     """The table `[permissions]`; what no rule in it is about is left to the session."""
-    if not isinstance(value, dict):
-        raise BadGrants("permissions must be a table: [permissions]")
-    written = cast("dict[str, object]", value)
-    return Permissions(**{"default": None} | _read("permissions", written, _PERMISSION_RULES))
-
-
-def _read(table: str, written: Mapping[str, object], rules: "Mapping[str, _Rule]") -> Any:
-    chosen: dict[str, object] = {}
-    for key, value in written.items():
-        rule = rules.get(key)
-        if rule is None:
-            known = ", ".join(rules)
-            raise BadGrants(f"{table}: unknown key {key[:64]!r}, there are: {known}")
-        try:
-            chosen[key] = rule.read(value)
-        except ValueError as error:
-            raise BadGrants(f"{table}.{key} must be {rule.allowed}") from error
-    return chosen
-
-
-def _whole(most: int) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-            raise ValueError
-        return value
-
-    return read
-
-
-def _days(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError
-    if not 0 <= value <= MAX_RETENTION:  # neither is true of not-a-number
-        raise ValueError
-    return value
+    chosen: dict[str, Any] = {"default": None}
+    return Permissions(**chosen | read_table("permissions", value, _PERMISSION_RULES))
 
 
 def _rules(value: object) -> tuple[str, ...]:
@@ -108,7 +70,7 @@ def _rules(value: object) -> tuple[str, ...]:
         try:
             read_rule(rule)
         except BadRule as error:
-            raise BadGrants(f"the rule {rule[:64]!r} cannot be read: {error}") from error
+            raise BadTable(f"the rule {rule[:64]!r} cannot be read: {error}") from error
     return tuple(cast("list[str]", found))
 
 
@@ -141,25 +103,18 @@ def _sensitivity(value: object) -> Mapping[Sensitivity, tuple[str, ...]]:
     return MappingProxyType({Sensitivity(level): _rules(found) for level, found in table.items()})
 
 
-class _Rule(NamedTuple):
-    """One key: what may stand there, in words and as code."""
-
-    allowed: str
-    read: Callable[[Any], object]  # raises ValueError
-
-
 _RULES = {
-    "max_per_agent": _Rule(f"a whole number up to {MAX_PER_AGENT}", _whole(MAX_PER_AGENT)),
-    "retention_days": _Rule(f"days up to {MAX_RETENTION}", _days),
-    "credentials": _Rule('tables: NAME = {env = "VARIABLE"} or {file = "PATH"}', _credentials),
-    "sensitivity": _Rule(
+    "max_per_agent": Rule(f"a whole number up to {MAX_PER_AGENT}", whole(MAX_PER_AGENT)),
+    "retention_days": Rule(f"days up to {MAX_RETENTION}", number(MAX_RETENTION)),
+    "credentials": Rule('tables: NAME = {env = "VARIABLE"} or {file = "PATH"}', _credentials),
+    "sensitivity": Rule(
         f"lists of rules under {', '.join(Sensitivity)}, like Read(secrets/**)", _sensitivity
     ),
 }
-_LIST_OF_RULES = _Rule("a list of rules, like Read(src/**) or Bash(cargo:*)", _rules)
+_LIST_OF_RULES = Rule("a list of rules, like Read(src/**) or Bash(cargo:*)", _rules)
 _PERMISSION_RULES = {
     "deny": _LIST_OF_RULES,
     "allow": _LIST_OF_RULES,
     "ask": _LIST_OF_RULES,
-    "default": _Rule('"ask", "deny" or "allow"', PermissionDefault),
+    "default": Rule('"ask", "deny" or "allow"', PermissionDefault),
 }

@@ -257,6 +257,8 @@ class Session:
         if known is not None:
             return known
         self._must_be_writable()
+        if self.log.writes.low:
+            raise StorageError
         self._must_have_ground()
         if self.is_busy:
             self._make_way(admission)

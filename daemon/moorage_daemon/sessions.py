@@ -51,12 +51,13 @@ class NewSession:
 
 @dataclass(eq=False)
 class Sessions:
-    """The one list of sessions."""
+    """The one list of sessions. Those that are `damaged` are only known by their ids, and why."""
 
     around: Surroundings
     committer: Committer
     live: dict[str, Session] = field(default_factory=dict[str, Session])
     parked: dict[str, Stored] = field(default_factory=dict[str, Stored])
+    damaged: dict[str, str] = field(default_factory=dict[str, str])
     stopping: bool = False
 
     # ---- finding
@@ -146,10 +147,10 @@ class Sessions:
         return session
 
     def must_take_more(self) -> None:
-        """Raise `Stopping`, or `StorageError` while nothing can be written."""
+        """Raise `Stopping`, or `StorageError` while nothing new can be written."""
         if self.stopping:
             raise Stopping
-        if self.committer.full:
+        if self.committer.low:
             raise StorageError
 
     def adopt(self, stored: Stored) -> None:
@@ -200,6 +201,14 @@ class Sessions:
         session.ground.end(Cause.SESSION_REMOVED, by)
         return self._begin(lambda: self._remove(session))
 
+    def discard(self, session_id: str) -> Ending:
+        """Remove a session that cannot be read."""
+        return self._begin(lambda: self._discard(session_id))
+
+    async def _discard(self, session_id: str) -> None:
+        await self.committer.delete(session_id)
+        self.damaged.pop(session_id, None)
+
     def _begin(self, work: Callable[[], Awaitable[None]]) -> Ending:
         ending = Ending()
         self.around.sessions.start_soon(ending.bring_about, work)
@@ -210,7 +219,8 @@ class Sessions:
         if self.live.get(session.id) is session and not session.is_doomed:
             del self.live[session.id]
             session.ground.leave()
-            self.parked[session.id] = Stored(session.head, session.log.durable)
+            log = session.log
+            self.parked[session.id] = Stored(session.head, log.durable, log.first)
             session.log.end_readers(session.log.durable)  # who came in the last moment, too
 
     async def _remove(self, session: Session) -> None:
@@ -227,6 +237,40 @@ class Sessions:
         self.parked.pop(session.id, None)
         session.ground.leave()
         session.log.end_readers(session.log.durable)
+
+    # ---- what is kept too long
+
+    def at_rest(self) -> list[Stored]:
+        """The sessions in which nothing runs and that nobody follows."""
+        live = [s for s in self.live.values() if s.log.exists and self._rests(s)]
+        stored = [Stored(s.log.head, s.log.durable, s.log.first) for s in live]
+        return [*self.parked.values(), *stored]
+
+    def _rests(self, session: Session) -> bool:
+        return not (session.is_busy or session.log.cursors or session.ends)
+
+    def expire(self, session_id: str) -> Ending | None:
+        """Remove a session if it is at rest; None if it is not, or not there."""
+        if self.head(session_id) is None:
+            return None
+        live = self.live.get(session_id)
+        if live is not None and not self._rests(live):
+            return None
+        logger.info("a session is removed: nobody used it", extra={"session": session_id})
+        return self.delete(self._live(session_id), "retention")
+
+    def begin_at(self, session_id: str, first: int) -> bool:
+        """Let nobody read what is before entry `first`; False if the session is not at rest."""
+        live, parked = self.live.get(session_id), self.parked.get(session_id)
+        if live is not None and self._rests(live):
+            live.log.first = first
+        elif parked is not None:
+            self.parked[session_id] = replace(parked, first=first)
+        else:
+            return False
+        return True
+
+    # ---- the end
 
     async def drain(self) -> None:
         """The daemon stops: every turn is cancelled and has its verdict, everybody is detached."""
@@ -312,10 +356,11 @@ def _at_rest(head: Head) -> State:
 
 @asynccontextmanager
 async def open_sessions(
-    around: Surroundings, committer: Committer, stored: list[Stored]
+    around: Surroundings, committer: Committer, stored: list[Stored], damaged: dict[str, str]
 ) -> AsyncGenerator[Sessions]:
     """The sessions of a store. On leaving, every turn gets its verdict, within a bound."""
-    sessions = Sessions(around, committer, parked={item.head.id: item for item in stored})
+    parked = {item.head.id: item for item in stored}
+    sessions = Sessions(around, committer, parked=parked, damaged=damaged)
     try:
         yield sessions
     finally:

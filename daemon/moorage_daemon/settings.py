@@ -18,8 +18,10 @@ from typing import Any, NamedTuple, cast
 
 from platformdirs import user_config_path
 
-from moorage_daemon.grant_settings import BadGrants, GrantSettings, read_grants, read_permissions
+from moorage_daemon.grant_settings import GrantSettings, read_grants, read_permissions
 from moorage_daemon.provider_settings import BadProvider, ProviderSettings, read_providers
+from moorage_daemon.retention import Retention, read_retention
+from moorage_daemon.setting_tables import BadTable, whole
 from moorage_protocol.config import Permissions
 from moorage_protocol.rendezvous import STATE_DIR_VARIABLE, default_state_dir
 
@@ -29,6 +31,7 @@ DEFAULT = "default"  # where a value comes from that nobody chose
 
 MAX_QUEUE = 1024  # prompts; each may be as large as a frame and is kept in memory
 MAX_GRACE = 3600  # seconds; a stop that takes longer than an hour is none
+MAX_FLOOR = 2**24  # mebibytes; more than any disk has
 MAX_PORT = 65535
 MAX_TIMEOUT = 31_536_000  # seconds; a year, beyond it 0 says what is meant
 
@@ -96,7 +99,8 @@ def _no_providers() -> Mapping[str, ProviderSettings]:
 
 @dataclass(frozen=True)
 class Settings:
-    """Every choice, checked. Of the timeouts 0 means none.
+    """Every choice, checked. Of the timeouts 0 means none. Below `disk_floor_mb` of free space
+    nothing new begins.
 
     `default_provider` is one of `providers`, and None only where there are none.
     """
@@ -116,6 +120,8 @@ class Settings:
     default_provider: str | None = None
     grants: GrantSettings = field(default_factory=GrantSettings)
     permissions: Permissions | None = None
+    retention: Retention = field(default_factory=Retention)
+    disk_floor_mb: int = 64
 
 
 @dataclass(frozen=True)
@@ -234,7 +240,7 @@ def _value(source: str, key: str, value: object) -> object:
         raise SettingsError(source, f"unknown key {key[:64]!r}, there are: {known}")
     try:
         return rule.read(value)
-    except (BadProvider, BadGrants) as error:
+    except (BadProvider, BadTable) as error:
         raise SettingsError(source, str(error)) from error
     except ValueError as error:
         raise SettingsError(source, f"{key} must be {rule.allowed}") from error
@@ -345,4 +351,8 @@ _RULES = {
     "providers": _Rule("tables: [providers.NAME]", _providers),
     "grants": _Rule("a table: [grants]", read_grants),
     "permissions": _Rule("a table: [permissions]", read_permissions),
+    "retention": _Rule("a table: [retention]", read_retention),
+    "disk_floor_mb": _Rule(
+        f"mebibytes, a whole number up to {MAX_FLOOR}, or 0 for none", whole(MAX_FLOOR)
+    ),
 }

@@ -570,8 +570,12 @@ class RespondResult(Shape, frozen=True):
 
 
 class StoreHealth(Shape, frozen=True, omit_defaults=False):
+    """`low`: nothing new begins, for want of space. `damaged` sessions cannot be read."""
+
     name: str
     healthy: bool
+    low: bool = False
+    damaged: int = 0
 
 
 class SessionCounts(Shape, frozen=True, omit_defaults=False):

@@ -30,7 +30,7 @@ PROGRAM = Program("disk", __doc__, rounds=12, quick_rounds=4)
 
 SIZE = 48  # MiB of the disk
 GRACE = 2.0  # seconds; the daemon's own, short so that a round is
-SETTINGS = f"grace_seconds = {GRACE:.0f}\n"
+SETTINGS = f"grace_seconds = {GRACE:.0f}\ndisk_floor_mb = 0\n"  # to really meet the full disk
 SLACK = 1.0  # seconds beyond the grace: the daemon looks at the disk four times a second
 AT_ONCE = 0.5  # seconds for what does not wait for the disk
 RECOVERY = 1.0  # seconds from free space to a turn that works

@@ -18,6 +18,7 @@ class Sink:
     """Takes what a log submits, and never commits."""
 
     full = False
+    low = False
     exhausted = False
 
     def submit(self, log: Log, size: int, urgency: Urgency) -> None: ...

@@ -10,6 +10,7 @@ from platformdirs import user_config_path
 
 from moorage_daemon.grant_settings import CredentialSource, GrantSettings
 from moorage_daemon.provider_settings import ProviderKind, ProviderSettings
+from moorage_daemon.retention import Retention
 from moorage_daemon.settings import (
     ClosePolicy,
     Flags,
@@ -74,6 +75,7 @@ def test_every_key_of_the_file_arrives(home: Path) -> None:
         turn_timeout_seconds = 60
         permission_timeout_seconds = 600.0
         close_policy = "close"
+        disk_floor_mb = 0
         default_provider = "two"
         [providers.one]
         kind = "openai"
@@ -105,6 +107,10 @@ def test_every_key_of_the_file_arrives(home: Path) -> None:
         [permissions]
         deny = ["Bash(rm:*)"]
         default = "ask"
+
+        [retention]
+        days = 90
+        max_entries = 10000
     """
     expected = Settings(
         state_dir=home / ".local/state/moorage",
@@ -129,6 +135,8 @@ def test_every_key_of_the_file_arrives(home: Path) -> None:
             sensitivity={Sensitivity.RESTRICTED: ("Read(secrets/**)",)},
         ),
         permissions=Permissions(deny=("Bash(rm:*)",), default=PermissionDefault.ASK),
+        retention=Retention(days=90, max_entries=10_000),
+        disk_floor_mb=0,
         providers={
             "one": ProviderSettings(ProviderKind.OPENAI, "https://api.example.org/v1", "m"),
             "two": ProviderSettings(
@@ -299,6 +307,9 @@ BAD_VALUES = [
     ("turn_timeout_seconds", "12:00:00"),
     ("permission_timeout_seconds", "false"),
     ("permission_timeout_seconds", "-nan"),
+    ("disk_floor_mb", "-1"),
+    ("disk_floor_mb", "1.5"),
+    ("disk_floor_mb", "true"),
     ("close_policy", '"Detach"'),
     ("close_policy", "true"),
 ]
@@ -352,9 +363,13 @@ def test_unknown_table_is_an_unknown_key(home: Path) -> None:
         ("[permissions]\nallow = ['Bash(git *)']", "the rule 'Bash(git *)' cannot be read"),
         ("[permissions]\ndefault = 'maybe'", "permissions.default must be"),
         ("[permissions]\nalow = []", "unknown key 'alow', there are: deny"),
+        ("retention = 5", "retention must be a table"),
+        ("[retention]\ndays = -1", "retention.days must be days"),
+        ("[retention]\nmax_entries = 1.5", "retention.max_entries must be a whole number"),
+        ("[retention]\nweeks = 1", "unknown key 'weeks', there are: days, max_entries"),
     ],
 )
-def test_grants_are_described_as_they_have_to_be(home: Path, text: str, problem: str) -> None:
+def test_tables_are_as_they_have_to_be(home: Path, text: str, problem: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(problem)) as caught:
         load(home, text)
 

@@ -29,6 +29,8 @@ def attach(desk: Desk, peer: Peer, params: AttachParams) -> Answer:
     if params.after_seq is not None and params.after_seq < 0:
         raise InvalidParams("Invalid params: afterSeq")
     session = desk.sessions.find(params.session_id, peer.identity.principal, Verb.WATCH)
+    if params.after_seq is not None and params.after_seq + 1 < session.log.first:
+        raise CursorExpired
     access = granted(peer.identity.principal, session.head.principal, params.access)
     peer.attach(session, params.after_seq, access, continues=params.continues)
     then = (

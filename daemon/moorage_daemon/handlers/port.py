@@ -9,6 +9,7 @@ import msgspec
 from moorage_daemon.agents.absent import agent_named
 from moorage_daemon.agents.port import Agent
 from moorage_daemon.handlers.options import Offered
+from moorage_daemon.housekeeping import Housekeeping
 from moorage_daemon.identity import Identity, TuiKeys
 from moorage_daemon.ledger.ledger import Ledger
 from moorage_daemon.log.log import Log
@@ -84,6 +85,7 @@ class Desk:
 
     about: About
     sessions: Sessions
+    housekeeping: Housekeeping
     ledger: Ledger
     tuis: TuiKeys
     agents: dict[str, Agent]

@@ -137,7 +137,7 @@ def load(desk: Desk, peer: Peer, params: ReplayParams) -> Answer:
         raise InvalidParams("Invalid params: _meta.moorage.afterSeq")
     session = _found(desk, peer, params)
     head = session.log.seq
-    peer.attach(session, wish.after_seq, Access.CONTROLLER)
+    peer.attach(session, max(wish.after_seq, session.log.first - 1), Access.CONTROLLER)
     result, then = _loaded(desk, peer, session), snapshot_updates(desk, session)
     return AtSeq(session.log, head, result, then, is_replay=True)
 
@@ -269,10 +269,16 @@ def close(desk: Desk, peer: Peer, params: SessionParams) -> Answer:
 
 
 def delete(desk: Desk, peer: Peer, params: SessionParams) -> Answer:
-    """Remove a session; one that is not there counts as removed (Agent Client Protocol)."""
+    """Remove a session; one that is not there counts as removed (Agent Client Protocol).
+
+    Of one that cannot be read nobody knows whose it is: it is the operator's to remove.
+    """
     try:
         session = _find(desk, peer, params.session_id, Verb.ACT, killed=True)
     except NotFound:
+        is_operator = peer.identity.principal.role is Role.OPERATOR
+        if is_operator and params.session_id in desk.sessions.damaged:
+            return done_when(desk.sessions.discard(params.session_id))
         return Now(Empty())
     return done_when(desk.sessions.delete(session, peer.identity.tui))
 

@@ -5,8 +5,8 @@ from collections import Counter
 import msgspec
 
 from moorage_daemon.handlers.port import Answer, Desk, Later, Now, Peer
+from moorage_daemon.handlers.upkeep import is_healthy
 from moorage_daemon.identity import Identity
-from moorage_daemon.store.port import StoreError
 from moorage_protocol.acp import (
     PROTOCOL_VERSION,
     AgentCapabilities,
@@ -70,6 +70,9 @@ METHODS = [
     "_moorage/grant/closeForAgent",
     "_moorage/grant/list",
     "_moorage/grant/gc",
+    "_moorage/store/health",
+    "_moorage/store/check",
+    "_moorage/store/gc",
     "_moorage/status",
     "_moorage/tui/list",
 ]
@@ -140,25 +143,25 @@ def status(desk: Desk, peer: Peer, params: Empty) -> Answer:
     """What the daemon is doing."""
 
     async def work() -> StatusResult:
-        healthy = True
-        try:
-            await desk.sessions.committer.store.health()
-        except StoreError:
-            healthy = False
-        return _status(desk, healthy=healthy)
+        return _status(desk, healthy=await is_healthy(desk))
 
     return Later(work)
 
 
 def _status(desk: Desk, *, healthy: bool) -> StatusResult:
     about, sessions = desk.about, desk.sessions
-    full = sessions.committer.full
+    committer = sessions.committer
     return StatusResult(
         version=about.version,
         pid=about.pid,
         node=about.node,
         started=about.started,
-        store=StoreHealth(name=sessions.committer.store.name, healthy=healthy and not full),
+        store=StoreHealth(
+            name=committer.store.name,
+            healthy=healthy,
+            low=committer.low,
+            damaged=len(sessions.damaged),
+        ),
         sessions=SessionCounts(
             live=len(sessions.live),
             parked=len(sessions.parked),

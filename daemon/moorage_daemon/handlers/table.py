@@ -13,6 +13,7 @@ from moorage_daemon.handlers import (
     starting,
     transfer,
     turns,
+    upkeep,
     views,
 )
 from moorage_daemon.handlers.port import Method
@@ -109,6 +110,9 @@ METHODS: dict[str, Method[Any]] = {
     "_moorage/grant/closeForAgent": Method(AgentParams, grants.close_for_agent, is_ours=True),
     "_moorage/grant/list": Method(GrantListParams, grants.list_grants, is_ours=True),
     "_moorage/grant/gc": Method(Empty, grants.gc, is_ours=True),
+    "_moorage/store/health": Method(Empty, upkeep.health, is_ours=True),
+    "_moorage/store/check": Method(Empty, upkeep.check, is_ours=True),
+    "_moorage/store/gc": Method(Empty, upkeep.gc, is_ours=True),
     "_moorage/status": Method(Empty, starting.status, is_ours=True),
     "_moorage/tui/list": Method(Empty, starting.tui_list, is_ours=True),
 }

@@ -40,7 +40,7 @@ def begin(desk: Desk, peer: Peer, params: ImportBeginParams) -> Answer:
     identity = peer.identity
     if identity.principal.role is Role.OBSERVER:
         raise NotPermitted
-    if desk.sessions.committer.full:
+    if desk.sessions.committer.low:
         raise StorageError
     importer = Importer(identity.principal.name, identity.tui, keep_id=params.keep_id)
     import_id = desk.imports.begin(identity.connection, importer)

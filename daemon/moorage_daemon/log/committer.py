@@ -16,6 +16,7 @@ from itertools import islice
 
 import trio
 
+from moorage_daemon.log.floor import Floor
 from moorage_daemon.log.log import CONTROL_KINDS, Log, Urgency
 from moorage_daemon.store.port import Change, Page, Store, StoreConflict, StoreError, StoreFull
 
@@ -42,14 +43,22 @@ class Committer:
     """Batches what logs submit and commits it; `run` is its task.
 
     `patience` is how many seconds a full disk is waited for before those are told who cannot
-    wait any longer.
+    wait any longer. With fewer than `floor` bytes of free space nothing new is to begin.
     """
 
     def __init__(
-        self, store: Store, *, patience: float, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        *,
+        patience: float,
+        floor: int = 0,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
         self.now = clock
+        self.floor = floor
+        self._floor = Floor(store.free, floor)
+        self._removal = trio.Event()
         self._full_since: float | None = None
         self._patience = patience
         self._dirty: dict[Log, int] = {}
@@ -68,6 +77,11 @@ class Committer:
     def full(self) -> bool:
         """Whether the disk has no room for more than verdicts."""
         return self._full_since is not None
+
+    @property
+    def low(self) -> bool:
+        """Whether nothing new may begin, for want of space."""
+        return self.full or self._floor.is_reached
 
     @property
     def exhausted(self) -> bool:
@@ -97,8 +111,24 @@ class Committer:
         return await self.store.entries(session, after, limit=READ_ENTRIES, max_bytes=max_bytes)
 
     async def delete(self, session: str) -> bool:
-        """Remove all that is stored of a session; False if there was nothing."""
-        return await self.store.delete(session)
+        """Remove all that is stored of a session; False if there was nothing.
+
+        On a full disk that takes some of the reserve.
+        """
+        try:
+            was_there = await self.store.delete(session)
+        except StoreFull:
+            if not self.store.release_reserve():
+                raise
+            was_there = await self.store.delete(session)
+            self.store.restore_reserve()
+        event, self._removal = self._removal, trio.Event()
+        event.set()
+        return was_there
+
+    async def removal(self) -> None:
+        """Wait until a session is removed."""
+        await self._removal.wait()
 
     # ---- the task
 

@@ -49,6 +49,11 @@ class Writes(Protocol):
         ...
 
     @property
+    def low(self) -> bool:
+        """Whether nothing new may begin, for want of space."""
+        ...
+
+    @property
     def exhausted(self) -> bool:
         """Whether it has been full for longer than agents and prompts can wait."""
         ...
@@ -123,13 +128,15 @@ class _Waiter:
 class Log:
     """The log of the session `stored` and its committer's view of it.
 
-    `head` is the durable one, and a new session `exists` when its first commit is.
+    `head` is the durable one, and a new session `exists` when its first commit is. Entries before
+    `first` were trimmed.
     """
 
     stored_at: Stored
     writes: Writes
     is_new: bool = False
     seq: int = field(init=False)
+    first: int = field(init=False)
     durable: int = field(init=False)
     told: Told = field(init=False)
     head: Head = field(init=False)
@@ -150,6 +157,7 @@ class Log:
         self.session_id = self.stored_at.head.id
         self.head, self.exists = self.stored_at.head, not self.is_new
         self.seq = self.durable = self.stored_at.seq
+        self.first = self.stored_at.first
         self.told = Told.at_rest(self.stored_at.head, self.stored_at.seq)
 
     # ---- writing

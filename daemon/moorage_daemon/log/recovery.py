@@ -47,7 +47,7 @@ async def recover(store: Store, now: Callable[[], float]) -> list[Stored]:
     for change in mended:
         assert change.head is not None
         seq = change.entries[-1].seq if change.entries else found[change.session].seq
-        found[change.session] = Stored(change.head, seq)
+        found[change.session] = replace(found[change.session], head=change.head, seq=seq)
     return list(found.values())
 
 

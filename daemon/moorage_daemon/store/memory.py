@@ -6,7 +6,7 @@ through and through. It refuses what any store refuses, but it is never full and
 
 import hashlib
 import time
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -47,11 +47,12 @@ class _Kept:
 
 
 class MemoryStore:
-    """A store that lasts as long as the object."""
+    """A store that lasts as long as the object; `clock` says how long ago a blob was used."""
 
     name = "memory"
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._sessions: dict[str, _Kept] = {}
         self._blobs: dict[str, bytes] = {}
         self._used: dict[str, float] = {}  # when each was put or read last
@@ -158,7 +159,7 @@ class MemoryStore:
             raise BlobMismatch(f"the bytes have the digest {name}, not {sha256}")
         is_new = name not in self._blobs
         self._blobs[name] = bytes(data)
-        self._used[name] = time.monotonic()
+        self._used[name] = self._clock()
         return Blob(name, len(data), is_new)
 
     async def get_blob(self, sha256: str, offset: int = 0, limit: int = 2**18) -> BlobPart | None:
@@ -167,7 +168,7 @@ class MemoryStore:
         data = self._blobs.get(sha256)
         if data is None:
             return None
-        self._used[sha256] = time.monotonic()
+        self._used[sha256] = self._clock()
         return BlobPart(data[offset : offset + limit], len(data))
 
     async def collect(self, grace: float) -> Collected:
@@ -175,7 +176,7 @@ class MemoryStore:
         await self._enter()
         entries = (entry for kept in self._sessions.values() for entry in kept.entries)
         named = {digest for entry in entries for digest in blobs_named(entry)}
-        since = time.monotonic() - grace
+        since = self._clock() - grace
         unused = [name for name in self._blobs if name not in named and self._used[name] <= since]
         return Collected(len(unused), sum(len(self._blobs.pop(name)) for name in unused))
 

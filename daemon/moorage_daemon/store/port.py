@@ -165,8 +165,10 @@ class Store(Protocol):
         ...
 
     async def damaged(self) -> Sequence[Problem]:
-        """The sessions that are there and cannot be read, as far as can be seen without looking
-        at their entries. They stay as they are until they are deleted."""
+        """The sessions that are there and cannot be read, as they were when they were listed last.
+
+        They stay as they are until they are deleted. Damage among entries is not seen here.
+        """
         ...
 
     async def load(self, session: str) -> Stored | None:

@@ -33,6 +33,7 @@ class Reader:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._was_listed = False
         self._problems: list[Problem] = []
 
     def close(self) -> None:
@@ -41,7 +42,7 @@ class Reader:
 
     def sessions(self) -> list[Stored]:
         """All sessions that can be read, by id."""
-        self._problems = []
+        self._was_listed, self._problems = True, []
         found: list[Stored] = []
         for row in self._rows():
             try:
@@ -51,9 +52,10 @@ class Reader:
         return found
 
     def damaged(self) -> list[Problem]:
-        """Those that cannot be."""
-        self.sessions()
-        return self._problems
+        """Those that cannot be, as they were listed last."""
+        if not self._was_listed:
+            self.sessions()
+        return [*self._problems]
 
     def _leave_out(self, session: str, problem: str) -> None:
         extra = {"session": session, "problem": problem}

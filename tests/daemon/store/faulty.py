@@ -35,6 +35,7 @@ class FaultyStore:
         self.tried = 0
         self.reopened = 0
         self.unreadable: set[str] = set()  # sessions whose load and entries fail
+        self.left: int | None = None  # bytes of free space, as far as anybody knows
         self.unreadable_entries: set[str] = set()  # sessions of which only the head can be read
         self.refused: set[str] = set()  # sessions that take no commit
         self._faults: list[tuple[StoreError, bool]] = []
@@ -141,6 +142,7 @@ class FaultyStore:
     async def delete(self, session: str) -> bool:
         if self._gate is not None:
             await self._gate.wait()
+        self._take_space()
         return await self.inner.delete(session)
 
     async def damaged(self) -> Sequence[Problem]:
@@ -158,7 +160,7 @@ class FaultyStore:
         return await self.inner.check()
 
     def free(self) -> int | None:
-        return 0 if self._is_full else self.inner.free()
+        return self.left
 
     async def put_blob(
         self, chunks: AsyncIterable[bytes], *, max_bytes: int, sha256: str | None = None
