@@ -1,6 +1,9 @@
 """Bytes into frames and frames into bytes, as the bridge does it for either kind of editor."""
 
-from moorage_clients.bridge.framing import NO_LENGTH, OVERSIZE, Headers, Lines, framing_of
+from hypothesis import given, settings, strategies as st
+
+from moorage_clients.bridge.framing import NO_LENGTH, OVERSIZE, Headers, Lines, Taken, framing_of
+from moorage_protocol.framing import Framed, HeaderFramer, Malformed, Oversize
 
 
 def test_lines_are_the_same_however_the_stream_is_cut() -> None:
@@ -33,3 +36,46 @@ def test_header_that_never_ends_is_not_kept() -> None:
 def test_first_byte_decides_how_a_stream_is_framed() -> None:
     assert isinstance(framing_of(b"Content-Length: 1"), Headers)
     assert isinstance(framing_of(b'{"id":1}'), Lines)
+
+
+def as_the_daemon(found: list[Framed]) -> list[Taken]:
+    """What the daemon's own framing gives, as the bridge says it."""
+
+    def said(one: Framed) -> Taken:
+        match one:
+            case Oversize():
+                return OVERSIZE
+            case Malformed():
+                return NO_LENGTH
+            case frame:
+                return frame.replace(b"\r", b" ").replace(b"\n", b" ")
+
+    return [said(one) for one in found]
+
+
+PIECES = st.sampled_from(
+    [
+        b"Content-Length: 2\r\n\r\n{}",
+        b"content-length:8\r\n\r\n",
+        b'{"id":1}',
+        b"Content-Type: x\r\n\r\n",
+        b"Content-Length: 99\r\n\r\n" + b"z" * 99,
+        b"\r\n\r\n",
+        b"}",
+        b"Content-Length: two\r\n\r\n",
+        b"x" * 300,
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=12), st.integers(1, 50))
+@settings(max_examples=200, deadline=None)
+def test_broken_headers_are_taken_as_the_daemon_takes_them(pieces: list[bytes], cut: int) -> None:
+    stream = b"Content-Length: 2\r\n\r\n[]" + b"".join(pieces)
+    headers, framer = Headers(limit=50), HeaderFramer(limit=50)
+    parts = [stream[at : at + cut] for at in range(0, len(stream), cut)]
+
+    found = [frame for part in parts for frame in headers.receive(part)]
+
+    wanted = [frame for part in parts for frame in framer.receive(part)]
+    assert found == as_the_daemon(wanted)

@@ -1,5 +1,6 @@
 """Bytes of a stream into whole frames: a line each, or behind headers that say their length."""
 
+import re
 from typing import NamedTuple
 
 
@@ -52,66 +53,91 @@ class Lines:
 
 
 MAX_HEADER = 4096  # bytes; a length and a content type need a hundred
+_NEAR = 256  # bytes before its end in which a header that was found again is looked for
+_END = b"\r\n\r\n"
+_LENGTH = re.compile(
+    rb"(?:^|\n|(?P<behind>(?<=})))content-length:[ \t]*(?P<length>[0-9]{1,12})[ \t]*(?:\r|$)",
+    re.IGNORECASE,
+)
 
 
 class Headers:
-    """Cuts a stream at the lengths its headers say (Language Server Protocol, base protocol)."""
+    """Cuts a stream at the lengths its headers say (Language Server Protocol, base protocol).
+
+    By the daemon's own rule: behind a header without a length the stream goes on at the next
+    length, also where that stands behind the end of an object, and all up to there is told once.
+    """
 
     def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
         self.limit = limit
         self._buffer = bytearray()
         self._length = -1  # of the frame that follows; -1 between frames
         self._skip = 0  # bytes of an oversize frame still to come
+        self._is_lost = False
 
     def receive(self, data: bytes) -> list[Taken]:
         """Take the next piece of the stream; gives the frames that it completed, as lines."""
         self._buffer += data
         frames: list[Taken] = []
-        while (frame := self._next()) is not None:
-            frames.append(frame)
+        while self._step(frames):
+            pass
         return frames
 
-    def _next(self) -> Taken | None:
-        if self._length < 0 and not self._skip:
-            return self._read_header()
+    def _step(self, frames: list[Taken]) -> bool:
+        """Take one thing off the buffer; False where more has to come."""
         if self._skip:
-            gone = min(self._skip, len(self._buffer))
-            del self._buffer[:gone]
-            self._skip -= gone
-            return None if self._skip else OVERSIZE
+            return self._skip_more(frames)
+        if self._length < 0:
+            return self._read_header(frames)
         if len(self._buffer) < self._length:
-            return None
+            return False
         frame = bytes(self._buffer[: self._length])
         del self._buffer[: self._length]
         self._length = -1
-        return frame.replace(b"\r", b" ").replace(b"\n", b" ")  # JSON holds none that counts
+        frames.append(
+            frame.replace(b"\r", b" ").replace(b"\n", b" ")
+        )  # JSON holds none that counts
+        return True
 
-    def _read_header(self) -> Taken | None:
-        end = self._buffer.find(b"\r\n\r\n")
+    def _skip_more(self, frames: list[Taken]) -> bool:
+        gone = min(self._skip, len(self._buffer))
+        del self._buffer[:gone]
+        self._skip -= gone
+        if self._skip == 0:
+            frames.append(OVERSIZE)
+        return self._skip == 0
+
+    def _read_header(self, frames: list[Taken]) -> bool:
+        end = self._buffer.find(_END)
         if end < 0:
-            if len(self._buffer) <= MAX_HEADER:
-                return None
-            del self._buffer[:-4]
-            return NO_LENGTH
-        header = bytes(self._buffer[:end])
-        del self._buffer[: end + 4]
-        length = _length_in(header)
-        if length < 0:
-            return NO_LENGTH
+            if len(self._buffer) >= MAX_HEADER + len(_END):
+                del self._buffer[: -_NEAR - len(_END)]
+                self._lose(frames)
+            return False
+        if end > MAX_HEADER:
+            self._lose(frames)
+        head = bytes(self._buffer[:end])
+        del self._buffer[: end + len(_END)]
+        if self._is_lost and end > _NEAR:
+            head = b" " + head[-_NEAR:]  # that is not its beginning
+        found = _LENGTH.search(head)
+        if found is None or found["behind"] is not None:
+            self._lose(frames)
+        if found is not None:
+            self._begin(int(found["length"]))
+        return True
+
+    def _begin(self, length: int) -> None:
+        self._is_lost = False
         if length > self.limit:
             self._skip = length
         else:
             self._length = length
-        return self._next()
 
-
-def _length_in(header: bytes) -> int:
-    for line in header.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        value = value.strip()
-        if name.lower() == b"content-length" and value.isdigit() and len(value) <= 12:
-            return int(value)
-    return -1
+    def _lose(self, frames: list[Taken]) -> None:
+        if not self._is_lost:
+            frames.append(NO_LENGTH)
+        self._is_lost = True
 
 
 def framing_of(first: bytes) -> Lines | Headers:
