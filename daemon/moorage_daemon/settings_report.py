@@ -17,14 +17,16 @@ from moorage_protocol.checkup import SettingRow, SettingsReport
 def settings_report(chosen: Chosen) -> SettingsReport:
     """All settings, tables taken apart into dotted keys."""
     rows = [
-        SettingRow(key, msgspec.Raw(msgspec.json.encode(value)), _origin(chosen, key))
+        SettingRow(key, msgspec.Raw(msgspec.json.encode(value, enc_hook=str)), _origin(chosen, key))
         for key, value in _flat("", chosen.settings)
     ]
     return SettingsReport(str(chosen.file), chosen.found, rows)
 
 
 def _origin(chosen: Chosen, key: str) -> str:
-    return chosen.origins.get(key, DEFAULT)
+    """Where a value was said, or any part of one that is shown whole."""
+    parts = (place for said, place in chosen.origins.items() if said.startswith(f"{key}."))
+    return chosen.origins.get(key) or next(parts, DEFAULT)
 
 
 def _flat(prefix: str, settings: object) -> Iterator[tuple[str, object]]:

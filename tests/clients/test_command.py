@@ -171,7 +171,9 @@ async def test_failed_turn_exits_with_its_code_and_says_what_failed(daemon: Fake
         await visitor.refuse(request, -31009, "The turn failed", "provider_auth")
 
     assert await against(daemon, serve, "prompt", "hi") == Ended(
-        Exit.FAILED, "", "[turn 1] failed (provider_auth)\n"
+        Exit.FAILED,
+        "",
+        "[turn 1] failed (provider_auth): the provider refuses the key, or there is none\n",
     )
 
 

@@ -64,6 +64,17 @@ def test_tables_are_told_key_by_key(file: Path) -> None:
     assert rows["providers.near.connect_seconds"] == (10.0, "default")
 
 
+def test_table_that_is_told_whole_was_said_where_a_part_of_it_was(file: Path) -> None:
+    file.write_text(FILE + '\n[permissions]\nallow = ["Bash(cargo:*)"]\n')
+
+    rows = reported(Flags(config=str(file)), {})
+
+    value, origin = rows["permissions"]
+    assert "Bash(cargo:*)" in str(value)
+    assert origin == str(file)
+    assert rows["grants.max_per_agent"][1] == "default"
+
+
 def test_missing_file_is_told_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)

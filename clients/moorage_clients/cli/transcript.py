@@ -51,6 +51,19 @@ CAUSES = {
     Cause.DAEMON_RESTART: "the daemon ended in the middle of it",
 }
 
+FAILURES = {
+    "provider_auth": "the provider refuses the key, or there is none",
+    "provider_rate": "the provider wants fewer requests, or to be paid",
+    "provider_unavailable": "the provider cannot be reached",
+    "provider_protocol": "what the provider answered makes no sense",
+    "provider_timeout": "the provider took too long",
+    "tool": "a tool broke",
+    "storage": "nothing could be written",
+    "agent_failed": "the agent gave up",
+    "agent_lost": "the agent's program ended",
+    "internal": "moorage itself broke; see moorage daemon logs",
+}
+
 _STATUS = {
     ToolCallStatus.IN_PROGRESS: "running",
     ToolCallStatus.COMPLETED: "done",
@@ -234,7 +247,9 @@ def verdict_lines(verdict: Verdict) -> list[str]:
         case Outcome.CANCELLED:
             lines.append("cancelled")
         case Outcome.FAILED:
-            lines.append(f"failed ({plain(verdict.code or 'unknown')})")
+            code = plain(verdict.code or "unknown")
+            why = FAILURES.get(code)
+            lines.append(f"failed ({code})" + (f": {why}" if why else ""))
         case Outcome.REFUSED:
             lines.append("refused by the agent")
         case Outcome.COMPLETED:
