@@ -170,6 +170,10 @@ class Client:
         """Write what is on its way out, and end the connection."""
         await self.conversation.aclose()
 
+    async def call(self, method: str, params: msgspec.Struct, shape: type[R]) -> R:
+        """Ask what none of the methods here asks; see `records` for some of it."""
+        return await self._ask(method, params, shape)
+
     async def _ask(self, method: str, params: msgspec.Struct, shape: type[R]) -> R:
         return await self.conversation.ask(method, params, shape)
 

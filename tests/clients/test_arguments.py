@@ -11,6 +11,7 @@ import pytest
 from moorage_clients.cli.arguments import parse
 from moorage_clients.cli.exits import Exit
 from moorage_clients.cli.invocation import (
+    Artifacts,
     Attach,
     Bridge,
     Cancel,
@@ -26,11 +27,13 @@ from moorage_clients.cli.invocation import (
     DaemonStatus,
     DaemonStop,
     Doctor,
+    Export,
     GrantClose,
     GrantGc,
     GrantList,
     GrantRaise,
     GrantShow,
+    Import,
     Kill,
     Limits,
     Log,
@@ -38,6 +41,7 @@ from moorage_clients.cli.invocation import (
     New,
     Prompt,
     Status,
+    Usage,
 )
 from moorage_clients.cli.parsing import HELP_WIDTH
 from moorage_clients.cli.remote import Remote
@@ -92,6 +96,16 @@ ASK = Consent(allow=False, deny=False)
         ("configure ab", Configure("ab", ())),
         ("configure model=a=b model_provider=",
          Configure(None, (("model", "a=b"), ("model_provider", "")))),
+        ("configure ab name=x label.a=b=c temperature=1",
+         Configure("ab", (("name", "x"), ("label.a", "b=c"), ("temperature", "1")))),
+        ("usage", Usage(None)),
+        ("usage ab", Usage("ab")),
+        ("artifacts ab --get 17", Artifacts("ab", 17)),
+        ("artifacts", Artifacts(None, None)),
+        ("export ab", Export("ab", None)),
+        ("export -o /f", Export(None, "/f")),
+        ("import - --keep-id", Import("-", keep_id=True)),
+        ("import /f", Import("/f", keep_id=False)),
         ("status", Status()),
         ("config check", ConfigCheck(())),
         ("config show --config /c.toml --state-dir /s",
@@ -136,6 +150,9 @@ def test_words_become_a_command(line: str, command: Command) -> None:
         ("configure model=a b", "KEY=VALUE"),
         ("configure temperature=warm", "not a number"),
         ("configure temperature=nan", "not a number"),
+        ("configure label.=x", "label.NAME"),
+        ("artifacts --get x", "not a number"),
+        ("import", "required"),
         ("ls --js", "unrecognized"),
         ("completion csh", "invalid choice"),
         ("config", "required: VERB"),

@@ -88,6 +88,15 @@ def row(session_id: str, cwd: str, *, killed: bool = False, title: str = "T") ->
     return {"sessionId": session_id, "cwd": cwd, "title": title, "_meta": {"moorage": live}}
 
 
+PLAIN_CONFIG: Message = {
+    "name": "",
+    "workspace": "/",
+    "storage": "sqlite",
+    "parent": None,
+    "labels": {},
+}
+
+
 async def list_one(visitor: Visitor, daemon: FakeDaemon) -> Message:
     """Answer the list with one session, of the directory the command runs in."""
     request = await visitor.expect("session/list")
@@ -570,6 +579,9 @@ async def test_configure_sends_what_was_said_and_no_more(
         assert request["params"]["overrides"] == patch
         result: Message = {"overrides": {"model": "m"}, "applies": "next_turn"}
         await visitor.answer(request, {**result, "configOptions": []})
+        if not words:
+            shown = await visitor.expect("_moorage/session/config/get")
+            await visitor.answer(shown, {"config": PLAIN_CONFIG})
 
     found = await against(daemon, serve, "configure", *words)
 

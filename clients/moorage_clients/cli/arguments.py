@@ -14,6 +14,7 @@ from moorage_clients.cli.exits import MEANINGS
 from moorage_clients.cli.grant_arguments import add_grant_commands
 from moorage_clients.cli.invocation import LOCAL_COMMANDS, Command, Invocation
 from moorage_clients.cli.parsing import Grammar, Wrong, directories, exit_codes, files, offers
+from moorage_clients.cli.record_arguments import add_record_commands
 from moorage_clients.cli.remote import Remote, read_address
 from moorage_clients.cli.session_arguments import add_session_commands
 from moorage_protocol import __version__
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     grammar = Grammar(parser.add_subparsers(metavar="COMMAND", required=True, title="commands"))
     add_session_commands(grammar)
     add_grant_commands(grammar)
+    add_record_commands(grammar)
     add_daemon_commands(grammar)
     for command in (parser, *grammar.made):
         _add_globals(command)

@@ -156,6 +156,24 @@ def _upkeep(invocation: Invocation) -> Exit:
             raise AssertionError(command)
 
 
+def _records(invocation: Invocation) -> Exit:
+    from moorage_clients.cli import files, views
+    from moorage_clients.cli.screen import open_screen
+
+    screen = open_screen()
+    match invocation.command:
+        case said.Usage() as command:
+            return views.usage(invocation, command, screen)
+        case said.Artifacts() as command:
+            return views.artifacts(invocation, command, screen)
+        case said.Export() as command:
+            return files.export(invocation, command, screen)
+        case said.Import() as command:
+            return files.import_(invocation, command, screen)
+        case command:
+            raise AssertionError(command)
+
+
 def _with_client(invocation: Invocation) -> Exit:
     from moorage_clients.cli import attach, sessions, turns
     from moorage_clients.cli.screen import open_screen
@@ -178,6 +196,8 @@ def _with_client(invocation: Invocation) -> Exit:
             return sessions.kill(invocation, command, screen)
         case said.Configure() as command:
             return sessions.configure(invocation, command, screen)
+        case said.Usage() | said.Artifacts() | said.Export() | said.Import():
+            return _records(invocation)
         case said.Status():
             return sessions.status(invocation, screen)
         case command:

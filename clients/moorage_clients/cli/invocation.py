@@ -158,6 +158,29 @@ class GrantGc:
 
 
 @dataclass(frozen=True)
+class Usage:
+    session: str | None
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    session: str | None
+    get: int | None  # the entry of the one whose bytes are wanted
+
+
+@dataclass(frozen=True)
+class Export:
+    session: str | None
+    file: str | None  # None: stdout
+
+
+@dataclass(frozen=True)
+class Import:
+    file: str  # "-" stands for stdin
+    keep_id: bool
+
+
+@dataclass(frozen=True)
 class Status:
     pass
 
@@ -186,6 +209,10 @@ Command = (
     | GrantRaise
     | GrantClose
     | GrantGc
+    | Usage
+    | Artifacts
+    | Export
+    | Import
     | Status
 )
 

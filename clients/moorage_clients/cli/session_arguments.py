@@ -17,6 +17,7 @@ from moorage_clients.cli.invocation import (
     New,
     Prompt,
 )
+from moorage_clients.cli.keys import KEYS, LABEL, is_key
 from moorage_clients.cli.parsing import (
     SESSION,
     WITH_DAEMON,
@@ -199,16 +200,20 @@ def _build_kill(found: argparse.Namespace) -> Kill:
 
 def _configure(grammar: Grammar) -> None:
     parser = grammar.command(
-        "configure", "change the model settings of a session, or show them", _build_configure,
-        about="They hold from the next turn on, survive restarts, and end with the session. All "
-        "or none of them are taken.",
+        "configure", "change how a session is set up, or show it", _build_configure,
+        about="It holds from the next turn on, survives restarts, and ends with the session. "
+        f"Settings of the model are {', '.join(SETTINGS)}; all or none of them are taken. So are "
+        f"those of the session: {', '.join(KEYS)}, and label.NAME. What is no plain text is JSON, "
+        "a switch on or off; system_prompt=@FILE reads a file.",
         examples=("moorage configure k3f2 model=small temperature=0.2",
-                  "moorage configure model_provider=      back to the default"),
+                  "moorage configure model_provider=      back to the default",
+                  "moorage configure name='Night shift' system_prompt=@prompt.txt",
+                  "moorage configure permissions='{\"deny\": [\"Bash(rm:*)\"]}' label.tenant=one"),
         exits=WITH_SESSION,
     )  # fmt: skip
     words = parser.add_argument(
         "words", metavar="[SESSION] KEY=VALUE", nargs="*",
-        help=f"{', '.join(SETTINGS)}; KEY= goes back to the default",
+        help="a setting; KEY= goes back to the default",
     )  # fmt: skip
     offers(words, _session_or_setting)
 
@@ -216,7 +221,7 @@ def _configure(grammar: Grammar) -> None:
 def _session_or_setting(
     prefix: str, parsed_args: argparse.Namespace, **_: object
 ) -> dict[str, str]:
-    settings = {f"{name}=": "" for name in SETTINGS}
+    settings = {f"{name}=": "" for name in (*SETTINGS, *KEYS)}
     return settings | first_session_id(prefix, parsed_args)
 
 
@@ -226,8 +231,9 @@ def _build_configure(found: argparse.Namespace) -> Configure:
     settings: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals or key not in SETTINGS:
-            raise Wrong(f"{word!r}: settings are KEY=VALUE with {', '.join(SETTINGS)}")
+        if not equals or not (key in SETTINGS or is_key(key)):
+            known = ", ".join((*SETTINGS, *KEYS, f"{LABEL}NAME"))
+            raise Wrong(f"{word!r}: settings are KEY=VALUE with {known}")
         settings[key] = value
     if settings.get("temperature"):
         _check_temperature(settings["temperature"])

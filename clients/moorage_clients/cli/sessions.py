@@ -8,6 +8,8 @@ from datetime import datetime
 
 import msgspec
 
+from moorage_clients import records
+from moorage_clients.cli import setup
 from moorage_clients.cli.choosing import (
     choose,
     here,
@@ -20,12 +22,14 @@ from moorage_clients.cli.choosing import (
 from moorage_clients.cli.colour import Style
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Cancel, Configure, Invocation, Kill, Log, Ls, New
+from moorage_clients.cli.keys import is_key
 from moorage_clients.cli.lending import lent
 from moorage_clients.cli.limits import wished
 from moorage_clients.cli.opening import run_with_client
 from moorage_clients.cli.screen import Screen
 from moorage_clients.client import Client
 from moorage_clients.plain_text import counted, one_line
+from moorage_protocol.config import ConfigShown
 from moorage_protocol.moorage import (
     CancelOutcome,
     KillResult,
@@ -248,20 +252,38 @@ def _kill_line(session: str, result: KillResult) -> str:
 
 
 def configure(invocation: Invocation, command: Configure, screen: Screen) -> Exit:
-    """Change a session's model settings, or show them."""
+    """Change how a session is set up, or show it: first its model, then the rest."""
+    of_model = [(key, value) for key, value in command.settings if not is_key(key)]
+    of_session = [(key, value) for key, value in command.settings if is_key(key)]
 
     async def work(client: Client) -> Exit:
         session = await choose(client, command.session)
-        result = await client.configure(session, patch(command.settings))
+        told: dict[str, object] = {"sessionId": session}
+        if of_model or not of_session:
+            result = await client.configure(session, patch(of_model))
+            told |= {"overrides": result.overrides, "applies": result.applies}
+            if not invocation.json:
+                when = " (from the next turn on)" if result.applies == "next_turn" else ""
+                line = _settings_line(result.overrides)
+                screen.say(line + (when if command.settings else "") + "\n")
+        if of_session or not of_model:
+            config = await _set_up(client, session, of_session)
+            told["config"] = config
+            if not invocation.json:
+                setup.show(config, screen)
         if invocation.json:
-            screen.document({"sessionId": session, "overrides": result.overrides,
-                             "applies": result.applies})  # fmt: skip
-        else:
-            when = " (from the next turn on)" if result.applies == "next_turn" else ""
-            screen.say(_settings_line(result.overrides) + (when if command.settings else "") + "\n")
+            screen.document(told)
         return Exit.OK
 
     return run_with_client(invocation, work)
+
+
+async def _set_up(client: Client, session: str, settings: Sequence[tuple[str, str]]) -> ConfigShown:
+    """How a session is set up, after these settings."""
+    now = await records.config(client, session)
+    if not settings:
+        return now
+    return await records.set_config(client, session, setup.wish(settings, now))
 
 
 def patch(settings: Sequence[tuple[str, str]]) -> OverridesPatch:
