@@ -12,6 +12,7 @@ from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
+from moorage_protocol.rendezvous import is_alive, read_daemon
 from tests.e2e.daemons import environment
 from tests.e2e.editors import MOORAGE
 
@@ -116,6 +117,25 @@ class Program:
         self.process.send_signal(number)
         self.rest_of_it()
         return self.process.wait(PATIENCE)
+
+
+def gone(descriptor: int) -> None:
+    """Wait for the process of a pidfd, no child of ours, to be gone."""
+    with os.fdopen(descriptor) as process, DefaultSelector() as selector:
+        selector.register(process, EVENT_READ)
+        assert selector.select(PATIENCE), "it is still there"
+
+
+@contextmanager
+def ended_at_last(state_dir: Path) -> Generator[None]:
+    """On leaving, the daemon is ended that somebody else has started there meanwhile."""
+    try:
+        yield
+    finally:
+        if is_alive(state_dir) and (found := read_daemon(state_dir)) is not None:
+            descriptor = os.pidfd_open(found.pid)
+            os.kill(found.pid, signal.SIGTERM)
+            gone(descriptor)
 
 
 @contextmanager

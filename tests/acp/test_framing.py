@@ -9,7 +9,8 @@ import trio
 
 from moorage_protocol.acp import Empty
 from moorage_protocol.errors import NotFound
-from tests.acp.program import alone, bridge, started
+from moorage_protocol.rendezvous import is_alive
+from tests.acp.program import alone, bridge, ended_at_last, started
 from tests.acp.raw import RawClient
 from tests.acp.shapes import objections, updates
 from tests.daemon.harness import Daemon, simulated
@@ -66,7 +67,8 @@ def test_line_02_a_start_that_fails_says_so_on_stderr_alone(tmp_path: Path) -> N
 
 
 def test_line_02_nor_is_anything_else_on_that_of_the_bridge(tmp_path: Path) -> None:
-    with running(tmp_path / "s") as daemon:
+    """It starts another daemon when its own is killed."""
+    with running(tmp_path / "s") as daemon, ended_at_last(tmp_path / "s"):
         with started(bridge(daemon.state_dir), tmp_path / "errors") as program:
             session = program.hello()
             program.prompt(session, "/stream 1000000 0.001")
@@ -78,6 +80,7 @@ def test_line_02_nor_is_anything_else_on_that_of_the_bridge(tmp_path: Path) -> N
 
     assert all(message["jsonrpc"] == "2.0" for message in program.messages)
     assert program.rest == b""
+    assert not is_alive(tmp_path / "s"), "no daemon is left of it"
 
 
 @pytest.mark.parametrize(

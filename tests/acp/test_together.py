@@ -5,7 +5,6 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from selectors import EVENT_READ, DefaultSelector
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -21,7 +20,7 @@ from moorage_daemon.connection.outbox import MAX_CONTROL_FRAMES
 from moorage_daemon.tools.client import ClientFailed
 from moorage_protocol.acp import Empty, StopReason
 from moorage_protocol.moorage import Outcome
-from tests.acp.program import alone, bridge, started
+from tests.acp.program import alone, bridge, gone, started
 from tests.acp.raw import RawClient
 from tests.acp.shapes import objections, updates
 from tests.acp.test_cancel import LENDING, Borrower
@@ -37,7 +36,7 @@ from tests.daemon.transports.raw import (
     frame,
     handshake,
 )
-from tests.daemon.twin import PATIENCE, Client, Json, prompt_params
+from tests.daemon.twin import Client, Json, prompt_params
 from tests.e2e.daemons import DaemonProcess, running
 from tests.e2e.wires import connect
 
@@ -336,14 +335,7 @@ def test_line_72_a_daemon_of_ones_own_leaves_no_process_behind(tmp_path: Path) -
 
         assert len(watched) == 2
         for descriptor in watched:
-            gone_within(descriptor)
-
-
-def gone_within(descriptor: int) -> None:
-    """Wait for a process that is not our child to be gone."""
-    with os.fdopen(descriptor) as process, DefaultSelector() as selector:
-        selector.register(process, EVENT_READ)
-        assert selector.select(PATIENCE), "it is still there"
+            gone(descriptor)
 
 
 @pytest.mark.parametrize("kind", ["alone", "bridge"])
