@@ -18,6 +18,7 @@ from pathlib import Path
 
 from scripts.benchmark.daemon import Daemon, memory_of, running_daemon
 from scripts.benchmark.figures import beside, say, spread, timed
+from scripts.benchmark.grants import grant_figures
 from scripts.benchmark.provider import provider_figures
 from scripts.benchmark.wire import Agent, Json, process_stream
 
@@ -36,7 +37,7 @@ divided by the peer's in this very run. The section `provider` installs codex an
 name and version, into the user's cache; where one cannot be had it says so and goes on.
 """
 
-SECTIONS = ("daemon", "memory", "provider")
+SECTIONS = ("daemon", "memory", "grants", "provider")
 
 
 def main() -> None:
@@ -65,6 +66,9 @@ def measure(sections: Sequence[str], rounds: float) -> Json:
             say("memory")
             with running_daemon() as daemon:
                 figures["memory_kib_each"] = memory_figures(daemon, work, _some(500, rounds, 50))
+        if "grants" in sections:
+            say("grants")
+            figures["grants"] = grant_figures(_some(100, rounds, 20))
         if "provider" in sections:
             say("provider")
             turns, long_turns = _some(200, rounds, 20), _some(30, rounds, 5)

@@ -58,18 +58,19 @@ def must_be_usable(account: Account, agent: str, now: Moment) -> None:
             expected=account.grant.agent,
             actual=agent,
         )
-    states = [account.state(now), *(each.state(now) for each in account.above())]
-    for state, kind in _ENDS:
-        if state in states:
-            raise Refused(kind, grant=account.id, elapsed=account.spend.elapsed_at(now))
+    worst = account.state(now)
+    above = account.parent
+    while above is not None:
+        worst = max(worst, above.state(now), key=_ENDS.index)
+        above = above.parent
+    if worst is not GrantState.ACTIVE:
+        raise Refused(_KINDS[worst], grant=account.id, elapsed=account.spend.elapsed_at(now))
     if account.paused:
         raise Refused(RefusalKind.PAUSED, grant=account.id)
 
 
-_ENDS = (
-    (GrantState.CLOSED, RefusalKind.CLOSED),
-    (GrantState.EXPIRED, RefusalKind.EXPIRED),
-)
+_ENDS = (GrantState.ACTIVE, GrantState.EXPIRED, GrantState.CLOSED)
+_KINDS = {GrantState.CLOSED: RefusalKind.CLOSED, GrantState.EXPIRED: RefusalKind.EXPIRED}
 
 
 def _must_be_within_budget(account: Account, count: int) -> None:
@@ -88,10 +89,14 @@ def _must_be_within_budget(account: Account, count: int) -> None:
 
 
 def _must_be_on_the_list(account: Account, calls: Sequence[Call]) -> None:
-    lists = [account.allowlist, *(each.allowlist for each in account.above())]
-    for call in calls:
-        if not all(allowlist.permits(call) for allowlist in lists):
-            raise Refused(RefusalKind.TOOL, grant=account.id, tool=call.tool, about=call.subject)
+    each: Account | None = account
+    while each is not None:
+        for call in calls:
+            if not each.allowlist.permits(call):
+                raise Refused(
+                    RefusalKind.TOOL, grant=account.id, tool=call.tool, about=call.subject
+                )
+        each = each.parent
 
 
 def _rated(account: Account, count: int, now: Moment) -> list[tuple[Account, Spend]]:

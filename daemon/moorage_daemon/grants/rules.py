@@ -216,14 +216,27 @@ def _path_pattern(pattern: str) -> str:
 
 
 class Allowlist:
-    """What a grant permits: the calls that one of its rules permits, or any (None)."""
+    """What a grant permits: the calls that one of its rules permits, or any (None).
+
+    Rules are looked up by the tool they name; only those of MCP servers are about several.
+    """
 
     def __init__(self, tools: tuple[str, ...] | None) -> None:
         self._rules = None if tools is None else tuple(map(read_rule, tools))
+        self._by_tool: dict[str, tuple[Rule, ...]] = {}
+        for rule in self._rules or ():
+            self._by_tool[rule.tool] = (*self._by_tool.get(rule.tool, ()), rule)
+        self._servers = tuple(r for r in self._rules or () if r.tool.startswith("mcp__"))
 
     def permits(self, call: Call) -> bool:
         """Whether the call is on the list."""
-        return self._rules is None or any(rule.permits(call) for rule in self._rules)
+        if self._rules is None:
+            return True
+        named = self._by_tool.get(call.tool, ())
+        for rule in named:
+            if rule.shape is Shape.ANYTHING or rule.permits(call):
+                return True
+        return any(rule.permits(call) for rule in self._servers)
 
     def includes(self, other: "Allowlist") -> bool:
         """Whether nothing on the other list is missing on this one, as far as is plain."""
