@@ -1,9 +1,9 @@
 """The WebSocket `/acp`: one JSON object a text message, behind the gate.
 
-Four properties of the library are worked around, each where it shows: its reader waits for a
+Five properties of the library are worked around, each where it shows: its reader waits for a
 blocked writer (so a client that does not read could not cancel), its keepalive cannot tell a slow
-client from a dead one, frames behind a refused handshake keep its reader for ever, and its debug
-log prints credentials.
+client from a dead one, frames behind a refused handshake keep its reader for ever, a client that
+leaves in the instant of its handshake gets no answer to that, and its debug log prints credentials.
 """
 
 import logging
@@ -86,9 +86,16 @@ class Channel(ServerConnection):
     is_cut: bool = False
 
     async def handshake(self, *how: Any, **settings: Any) -> None:
-        """Shake hands, as one stranger of a few."""
+        """Shake hands, as one stranger of a few.
+
+        A client may leave in the instant of its answer. The library closes such a stream at once;
+        here its goodbye is answered first.
+        """
         async with self.strangers.one(self):
             await super().handshake(*how, **settings)
+        if self.state is State.CLOSING:
+            with trio.move_on_after(CLOSE_TIMEOUT):
+                await self.stream_closed.wait()
 
     def ask_for_life(self) -> bool:
         """Ping a silent client; False when it has been silent for too long.

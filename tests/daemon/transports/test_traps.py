@@ -26,7 +26,18 @@ from moorage_protocol.moorage import Cause, State
 from tests.daemon.harness import Daemon, open_daemon
 from tests.daemon.puppet import Performance
 from tests.daemon.transports.conftest import BEARER, TOKEN, Listener, Open, Serve, listen_for
-from tests.daemon.transports.raw import TEXT, Frame, Json, RawClient, dial, frame, handshake
+from tests.daemon.transports.raw import (
+    CLOSE,
+    PATIENCE,
+    TEXT,
+    Frame,
+    Json,
+    Lines,
+    RawClient,
+    dial,
+    frame,
+    handshake,
+)
 from tests.daemon.transports.stock import open_stock, reader_tasks
 from tests.daemon.twin import cancel_params, prompt_params
 
@@ -434,3 +445,42 @@ async def test_end_of_the_listener_is_bounded_whatever_clients_and_connections_d
 
         assert trio.current_time() - before <= CLOSE_TIMEOUT + 1.1
     assert reader_tasks() == 0
+
+
+# ---- a client that leaves in the instant of its handshake is answered
+
+GOODBYES = 150  # the library misses about one in three
+
+
+def leave_at_once(port: int, path: str, lines: Lines = ()) -> list[bytes]:
+    """Shake hands and say goodbye, in a thread, as another program does; gives what came of it."""
+    answers: list[bytes] = []
+    for _ in range(GOODBYES):
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as stream:
+            stream.sendall(handshake(port, lines, path=path))
+            said = b""
+            while b"\r\n\r\n" not in said:
+                said += stream.recv(4096)
+            stream.sendall(frame(b"", CLOSE))
+            while piece := stream.recv(4096):
+                said += piece
+            answers.append(said.partition(b"\r\n\r\n")[2])
+    return answers
+
+
+async def test_library_leaves_goodbyes_in_the_instant_of_the_handshake_unanswered() -> None:
+    async def wait(channel: ServerConnection) -> None:
+        await channel.wait_closed()
+
+    async with open_stock(wait) as (port, _):
+        answers = await trio.to_thread.run_sync(leave_at_once, port, "/")
+
+    assert b"" in answers
+
+
+async def test_client_that_leaves_in_the_instant_of_its_handshake_is_answered(
+    listener: Listener,
+) -> None:
+    answers = await trio.to_thread.run_sync(leave_at_once, listener.port, "/acp", [BEARER])
+
+    assert set(answers) == {frame(b"", CLOSE, masked=False)}
