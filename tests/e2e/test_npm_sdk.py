@@ -9,18 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.editors import Editor, Json, Refused, open_editor, open_npm_editor
-from tests.e2e.npm import NoSdk, Sdk, find_sdk
+from tests.e2e.npm import Sdk
 
 
 LENDING: Json = {"fs": {"readTextFile": True, "writeTextFile": True}, "terminal": True}
-
-
-@pytest.fixture(scope="session")
-def sdk() -> Sdk:
-    try:
-        return find_sdk()
-    except NoSdk as reason:
-        pytest.skip(f"THE JAVASCRIPT SDK WAS NOT TRIED: {reason}")
 
 
 @pytest.fixture(scope="module")
