@@ -23,8 +23,6 @@ from typing import cast
 from moorage_daemon.settings import StoreAddress
 from moorage_daemon.store import database
 from moorage_daemon.store.disk import made
-from moorage_daemon.store.files import directory
-from moorage_daemon.store.files.store import open_files
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.port import Store
 from moorage_daemon.store.sqlite import open_sqlite
@@ -67,7 +65,7 @@ def find_store(address: StoreAddress, state_dir: Path) -> Choice:
             return Choice(partial(open_sqlite, path), path, partial(database.inspect, path))
         case "file":
             path = _path(address, state_dir, DIRECTORY)
-            return Choice(partial(_open_files, path), path, partial(directory.inspect, path))
+            return _files(path)
         case _:
             factory = _installed(address.scheme)
             opening = factory(rest, state_dir)
@@ -86,10 +84,17 @@ async def _open_memory() -> AsyncGenerator[Store]:
     yield MemoryStore()
 
 
-@asynccontextmanager
-async def _open_files(path: Path) -> AsyncGenerator[Store]:
-    async with open_files(made(path)) as store:
-        yield store
+def _files(path: Path) -> Choice:
+    # Here and not above: not every daemon keeps files, and every one starts.
+    from moorage_daemon.store.files import directory
+    from moorage_daemon.store.files.store import open_files
+
+    @asynccontextmanager
+    async def opening() -> AsyncGenerator[Store]:
+        async with open_files(made(path)) as store:
+            yield store
+
+    return Choice(opening, path, partial(directory.inspect, path))
 
 
 def _installed(scheme: str) -> Factory:
