@@ -13,8 +13,10 @@ from moorage_daemon.identity import Principal
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.model import Entry, Kind
 from moorage_daemon.store.port import Change, StoreUnreadable
+from moorage_daemon.transfer.checking import taken_over
 from moorage_protocol.errors import (
     Busy,
+    GrantRefused,
     InvalidParams,
     NotFound,
     NotPermitted,
@@ -297,6 +299,40 @@ async def test_what_a_file_says_was_allowed_is_not_allowed_here(
         performance.begin(lever.call())
         await wait_all_tasks_blocked()
         assert len(client.questions) == 1 + number, "there it is allowed, here it is asked"
+
+
+async def test_copy_may_do_no_more_than_where_it_came_from(daemon: Daemon, client: Client) -> None:
+    lever = Lever()
+    session = await client.new(grant={"tools": []})
+
+    copy = await imported(client, await exported(client, session))
+    client.prompt(copy.session_id)
+    performance = await daemon.puppet.next()
+    performance.begin(lever.call())
+    await wait_all_tasks_blocked()
+
+    assert any("stands on a grant" in note for note in copy.notes)
+    assert lever.pulled == []
+
+
+async def test_copy_in_other_hands_does_not_use_the_grant_of_the_first(
+    daemon: Daemon, client: Client
+) -> None:
+    file = await exported(client, await client.new(grant={"tools": None}))
+    stranger = await daemon.connect(Principal("other", Role.OWNER))
+
+    copy = (await imported(stranger, file)).session_id
+
+    with pytest.raises(GrantRefused, match="session not found"):
+        await stranger.prompt(copy).result()
+
+
+async def test_no_file_is_a_grant(daemon: Daemon, client: Client) -> None:
+    await client.new(grant={"tools": None})
+    [holding] = daemon.app.desk.ledger.holdings.values()
+
+    assert holding.head.record is not None
+    assert taken_over(holding.head, []).record is None
 
 
 async def test_who_only_watches_exports_and_does_not_import(daemon: Daemon, client: Client) -> None:
