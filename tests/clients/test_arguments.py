@@ -40,11 +40,11 @@ from moorage_clients.cli.invocation import (
     Ls,
     New,
     Prompt,
+    Remote,
     Status,
     Usage,
 )
 from moorage_clients.cli.parsing import HELP_WIDTH
-from moorage_clients.cli.remote import Remote
 
 
 ASK = Consent(allow=False, deny=False)

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from moorage_clients.cli.exits import Exit, Failure
-from moorage_clients.cli.remote import Remote
+from moorage_clients.cli.invocation import Remote
+from moorage_clients.cli.remote import token_of
 
 
 TOKEN = "x" * 43
 
 
 def token_in(path: Path | str) -> str | None:
-    return Remote("ws://127.0.0.1:1/acp", str(path)).token()
+    return token_of(Remote("ws://127.0.0.1:1/acp", str(path)))
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_token_comes_through_a_pipe_that_others_could_open(tmp_path: Path) -> No
 
 
 def test_socket_needs_no_token() -> None:
-    assert Remote("unix:/s", None).token() is None
+    assert token_of(Remote("unix:/s", None)) is None
 
 
 @pytest.mark.parametrize(

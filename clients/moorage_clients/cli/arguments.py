@@ -12,10 +12,9 @@ from typing import NoReturn
 from moorage_clients.cli.daemon_arguments import add_daemon_commands
 from moorage_clients.cli.exits import MEANINGS
 from moorage_clients.cli.grant_arguments import add_grant_commands
-from moorage_clients.cli.invocation import LOCAL_COMMANDS, Command, Invocation
+from moorage_clients.cli.invocation import LOCAL_COMMANDS, Command, Invocation, Remote
 from moorage_clients.cli.parsing import Grammar, Wrong, directories, exit_codes, files, offers
 from moorage_clients.cli.record_arguments import add_record_commands
-from moorage_clients.cli.remote import Remote, read_address
 from moorage_clients.cli.session_arguments import add_session_commands
 from moorage_protocol import __version__
 from moorage_protocol.rendezvous import STATE_DIR_VARIABLE, default_state_dir
@@ -125,6 +124,8 @@ def _remote(found: argparse.Namespace, command: Command) -> Remote | None:
         return None
     if isinstance(command, LOCAL_COMMANDS):
         raise Wrong("--connect does not go with this command, which is about this machine")
+    from moorage_clients.cli.remote import read_address  # what it takes, few commands need
+
     try:
         return Remote(read_address(found.connect, has_token=found.token_file is not None),
                       found.token_file)  # fmt: skip

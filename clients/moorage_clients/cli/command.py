@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from moorage_clients.cli import arguments, invocation as said
 from moorage_clients.cli.colour import Style
 from moorage_clients.cli.exits import Exit, Failure
-from moorage_clients.cli.invocation import Invocation
-from moorage_clients.cli.remote import Remote
+from moorage_clients.cli.invocation import Invocation, Remote
 
 
 def run(words: Sequence[str]) -> int:
@@ -98,16 +97,17 @@ def _dispatch(invocation: Invocation) -> int:
 def _bridge_to(remote: Remote, state_dir: str) -> int:
     """The bridge to a daemon that was named by its address."""
     from moorage_clients.bridge import elsewhere, hello, relay
+    from moorage_clients.cli.remote import name_of, token_of
     from moorage_clients.cli.starting import prepare
 
-    token = remote.token()
+    token = token_of(remote)
     place = (
         elsewhere.UnixPlace(remote.address.removeprefix("unix:"))
         if token is None
         else elsewhere.WebsocketPlace(remote.address, token)
     )
     prepare(state_dir)
-    return relay.run_with(place, hello.IdentityFiles(state_dir, remote.name))
+    return relay.run_with(place, hello.IdentityFiles(state_dir, name_of(remote)))
 
 
 def _daemon(invocation: Invocation) -> Exit:

@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from moorage_clients.cli.remote import Remote
+
+@dataclass(frozen=True)
+class Remote:
+    """A daemon's address that was checked, and the file with what opens it."""
+
+    address: str
+    token_file: str | None
 
 
 @dataclass(frozen=True)

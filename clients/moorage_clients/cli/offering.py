@@ -15,8 +15,9 @@ from argcomplete.completers import DirectoriesCompleter, FilesCompleter, Suppres
 
 from moorage_clients.cli.choosing import is_killed
 from moorage_clients.cli.exits import Failure
+from moorage_clients.cli.invocation import Remote
 from moorage_clients.cli.opening import Way
-from moorage_clients.cli.remote import Remote, read_address
+from moorage_clients.cli.remote import read_address
 from moorage_clients.client import open_client
 from moorage_clients.errors import ClientError
 from moorage_clients.plain_text import one_line

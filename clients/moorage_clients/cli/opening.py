@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import trio
 
 from moorage_clients.cli.exits import Exit, Failure
-from moorage_clients.cli.invocation import Invocation
+from moorage_clients.cli.invocation import Invocation, Remote
 from moorage_clients.cli.loop import run
-from moorage_clients.cli.remote import Remote
 from moorage_clients.cli.starting import prepare, start_daemon
 from moorage_clients.client import Client, open_client
 from moorage_clients.connection import OnPermission
@@ -41,7 +40,9 @@ class Way:
     @classmethod
     def to(cls, remote: Remote) -> "Way":
         """To a daemon that was named; raises `Failure` if there is no token to be had."""
-        return cls(remote.address, remote.token(), SEE_THERE)
+        from moorage_clients.cli.remote import token_of  # what it takes, few commands need
+
+        return cls(remote.address, token_of(remote), SEE_THERE)
 
     @classmethod
     def within(cls, state_dir: str) -> "Way":
@@ -110,8 +111,10 @@ def _identity(invocation: Invocation) -> IdentityFile:
     """Who this terminal is to that daemon; another daemon knows it by another name."""
     if invocation.remote is None:
         return IdentityFile.in_state_dir(invocation.state_dir, "moorage")
+    from moorage_clients.cli.remote import name_of
+
     prepare(invocation.state_dir)
-    return IdentityFile.in_state_dir(invocation.state_dir, f"moorage-{invocation.remote.name}")
+    return IdentityFile.in_state_dir(invocation.state_dir, f"moorage-{name_of(invocation.remote)}")
 
 
 async def _work(opening: AbstractAsyncContextManager[Client], work: Work) -> Exit:

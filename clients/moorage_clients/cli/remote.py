@@ -9,10 +9,10 @@ import ipaddress
 import os
 import re
 import stat
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from moorage_clients.cli.exits import Exit, Failure
+from moorage_clients.cli.invocation import Remote
 
 
 PATH = "/acp"
@@ -26,21 +26,14 @@ FORWARD = (
 )
 
 
-@dataclass(frozen=True)
-class Remote:
-    """An address that was checked, and the file with what opens it."""
+def name_of(remote: Remote) -> str:
+    """What files are called that belong to that daemon."""
+    return hashlib.sha256(remote.address.encode()).hexdigest()[:16]
 
-    address: str
-    token_file: str | None
 
-    @property
-    def name(self) -> str:
-        """What files are called that belong to that daemon."""
-        return hashlib.sha256(self.address.encode()).hexdigest()[:16]
-
-    def token(self) -> str | None:
-        """What the file holds; raises `Failure`."""
-        return None if self.token_file is None else _read(self.token_file)
+def token_of(remote: Remote) -> str | None:
+    """What its file holds; raises `Failure`."""
+    return None if remote.token_file is None else _read(remote.token_file)
 
 
 def read_address(given: str, *, has_token: bool) -> str:
