@@ -131,7 +131,7 @@ async def try_all(report: Report, name: str, port: int, cases: list[str]) -> dic
     python = await trio.to_thread.run_sync(find_python)
     place = await trio.to_thread.run_sync(installed, python)
     out = report.work / name
-    spec = {
+    spec: dict[str, Any] = {
         "outdir": str(out),
         "servers": [{"agent": name, "url": f"ws://127.0.0.1:{port}{PATH}"}],
         "cases": cases,
