@@ -48,7 +48,7 @@ class LineFramer:
         frames: list[Framed] = []
         for piece in complete:
             frame = self._end_line(piece)
-            if isinstance(frame, Oversize) or frame.strip():
+            if isinstance(frame, Oversize) or frame.strip(b" \t\r"):
                 frames.append(frame)
         self._hold(rest)
         return frames

@@ -115,9 +115,12 @@ def decode(frame: bytes) -> Message:
     return _classify(envelope)
 
 
+_BLANK = b" \t\r\n"  # what JSON takes for white space; Python takes more
+
+
 def _on_one_line(frame: bytes) -> bytes:
     """The frame without line ends: what stays raw may go out on a stream that is cut at them."""
-    frame = frame.strip()
+    frame = frame.strip(_BLANK)
     if b"\n" not in frame and b"\r" not in frame:
         return frame
     return msgspec.json.format(frame, indent=-1)

@@ -64,7 +64,8 @@ SEEDS = [
 PIECES = [
     b"{", b"}", b"[", b"]", b'"', b":", b",", b"\\", b"\\u", b"\\ud800", b"\\udc00", b"\t",
     b"\\ud83d\\ude00", b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\x00", b"\x7f",
-    b"NaN", b"-Infinity", b"1e400", b"-0", b"01", b"9" * 400, b"9007199254740993", b"true", b"null",
+    b"\x0b", b"NaN", b"-Infinity", b"1e400", b"-0", b"01", b"9" * 400, b"9007199254740993", b"true",
+    b"null",
     b'"id":', b'"method":', b"[" * 70, b'{"a":' * 70, b"\n", b"\r\n\r\n", b"Content-Length: 5",
     b'"' + b"i" * 260 + b'"', b"\\\\", b'\\"',
 ]  # fmt: skip
