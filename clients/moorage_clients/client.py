@@ -117,6 +117,7 @@ from moorage_protocol.moorage import (
     WithdrawResult,
 )
 from moorage_protocol.rendezvous import read_daemon
+from moorage_protocol.upkeep import StoreCheckResult, StoreGcResult, StoreHealthResult
 
 
 R = TypeVar("R")
@@ -419,6 +420,18 @@ class Client:
     async def status(self) -> StatusResult:
         """What the daemon is doing."""
         return await self._ask("_moorage/status", Empty(), StatusResult)
+
+    async def store_health(self) -> StoreHealthResult:
+        """Whether the store takes every step of durable writing; operators only."""
+        return await self._ask("_moorage/store/health", Empty(), StoreHealthResult)
+
+    async def check_store(self) -> StoreCheckResult:
+        """What is wrong with what is stored, looked at byte for byte; operators only."""
+        return await self._ask("_moorage/store/check", Empty(), StoreCheckResult)
+
+    async def clean_store(self) -> StoreGcResult:
+        """Remove what is kept too long and what nobody needs; operators only."""
+        return await self._ask("_moorage/store/gc", Empty(), StoreGcResult)
 
     async def tuis(self) -> TuisResult:
         """The terminals that are connected or own sessions."""

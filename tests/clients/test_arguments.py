@@ -42,6 +42,9 @@ from moorage_clients.cli.invocation import (
     Prompt,
     Remote,
     Status,
+    StoreCheck,
+    StoreGc,
+    StoreHealth,
     Usage,
 )
 from moorage_clients.cli.parsing import HELP_WIDTH
@@ -107,6 +110,9 @@ ASK = Consent(allow=False, deny=False)
         ("import - --keep-id", Import("-", keep_id=True)),
         ("import /f", Import("/f", keep_id=False)),
         ("status", Status()),
+        ("store health", StoreHealth()),
+        ("store check", StoreCheck()),
+        ("store gc", StoreGc()),
         ("config check", ConfigCheck(())),
         ("config show --config /c.toml --state-dir /s",
          ConfigShow(("--config", "/c.toml", "--state-dir", "/s"))),

@@ -200,8 +200,24 @@ def _with_client(invocation: Invocation) -> Exit:
             return _records(invocation)
         case said.Status():
             return sessions.status(invocation, screen)
+        case said.StoreHealth() | said.StoreCheck() | said.StoreGc():
+            return _about_the_store(invocation)
         case command:
             return _about_grants(invocation)
+
+
+def _about_the_store(invocation: Invocation) -> Exit:
+    from moorage_clients.cli import store
+    from moorage_clients.cli.screen import open_screen
+
+    screen = open_screen()
+    match invocation.command:
+        case said.StoreHealth():
+            return store.health(invocation, screen)
+        case said.StoreCheck():
+            return store.check(invocation, screen)
+        case _:
+            return store.gc(invocation, screen)
 
 
 def _about_grants(invocation: Invocation) -> Exit:

@@ -16,6 +16,9 @@ from moorage_clients.cli.invocation import (
     DaemonStop,
     Doctor,
     Status,
+    StoreCheck,
+    StoreGc,
+    StoreHealth,
 )
 from moorage_clients.cli.parsing import Grammar, count, files, offers
 
@@ -25,7 +28,7 @@ LOCAL = (Exit.OK, Exit.FAILED, Exit.USAGE)
 
 def add_daemon_commands(grammar: Grammar) -> None:
     """Add them, those that a person needs first in front."""
-    for add in (_status, _daemon, _config, _doctor, _acp, _completion):
+    for add in (_status, _daemon, _store, _config, _doctor, _acp, _completion):
         add(grammar)
 
 
@@ -114,6 +117,28 @@ def _settings_flags(found: argparse.Namespace) -> tuple[str, ...]:
         () if found.state_dir is None else ("--state-dir", str(Path(found.state_dir).absolute()))
     )
     return (*_config_flags(found), *state_dir)
+
+
+def _store(grammar: Grammar) -> None:
+    verbs = grammar.group(
+        "store", "try, check and clean up what the daemon stores",
+        "For operators. What runs goes on meanwhile.",
+    )  # fmt: skip
+    verbs.command(
+        "health", "say whether the store can be written, and has space",
+        lambda _: StoreHealth(),
+        examples=("moorage store health", "moorage store health --json | jq .freeBytes"),
+        means={Exit.OK: "it can", Exit.FAILED: "it cannot, or there is too little space"},
+    )  # fmt: skip
+    verbs.command(
+        "check", "look at everything that is stored, byte for byte", lambda _: StoreCheck(),
+        examples=("moorage store check", "moorage store check --json | jq -c .problems[]"),
+        means={Exit.OK: "all of it is whole", Exit.FAILED: "there are problems"},
+    )  # fmt: skip
+    verbs.command(
+        "gc", "remove what retention does not keep, and what nobody names", lambda _: StoreGc(),
+        about="It is done every hour as well.", examples=("moorage store gc",),
+    )  # fmt: skip
 
 
 def _config(grammar: Grammar) -> None:

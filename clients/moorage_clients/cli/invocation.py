@@ -191,8 +191,26 @@ class Status:
     pass
 
 
+@dataclass(frozen=True)
+class StoreHealth:
+    pass
+
+
+@dataclass(frozen=True)
+class StoreCheck:
+    pass
+
+
+@dataclass(frozen=True)
+class StoreGc:
+    pass
+
+
 Command = (
     Bridge
+    | StoreHealth
+    | StoreCheck
+    | StoreGc
     | DaemonStart
     | DaemonRun
     | DaemonStop
