@@ -674,6 +674,12 @@ async def test_a_sound_store_is_healthy_again_and_again(store: Store) -> None:
     await store.health()
 
 
+async def test_a_sound_store_is_healthy_to_all_who_ask_at_once(store: Store) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(store.health)
+
+
 async def test_the_reserve_is_released_once_and_taken_back(store: Store) -> None:
     assert store.restore_reserve()
 
