@@ -29,6 +29,14 @@ _log = logging.getLogger("moorage_clients.websocket")
 _log.setLevel(logging.INFO)
 
 
+class _Connect(connect):
+    """Goes where the address says and nowhere else: no daemon sends anybody on."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """No redirect is one to follow."""
+        return exc
+
+
 class WebsocketLink:
     """One frame a text message."""
 
@@ -62,7 +70,7 @@ async def open_websocket_link(
     address: str, token: str | None
 ) -> AsyncGenerator[WebsocketLink, None]:
     """Connect to ws://HOST:PORT/acp; raises `CannotConnect`."""
-    connecting = connect(
+    connecting = _Connect(
         address,
         additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
         compression=None,  # on one machine it costs more than it saves
