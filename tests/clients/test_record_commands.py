@@ -232,6 +232,32 @@ async def test_import_of_a_file_that_is_not_there_or_empty_is_said(
     assert "the file is empty" in empty.err
 
 
+async def test_import_reads_a_directory_of_the_a3s_layout(
+    daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    document = {"id": "a", "llm_config": {"api_key": "sk-canary"}, "messages": [{"role": "user"}]}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    received = bytearray()
+
+    async def serve(visitor: Visitor) -> None:
+        begin = await visitor.expect("_moorage/import/begin")
+        await visitor.answer(begin, {"importId": "i", "maxPart": 4096})
+        part = await visitor.expect("_moorage/import/part")
+        received.extend(base64.b64decode(part["params"]["data"]))
+        await visitor.answer(part, {"offset": len(received)})
+        result = {"sessionId": S, "entries": 9, "blobs": 0, "notes": []}
+        await visitor.answer(await visitor.expect("_moorage/import/finish"), result)
+
+    found = await against(daemon, serve, "import", str(tmp_path), "--a3s", "a")
+
+    assert (found.code, found.out) == (Exit.OK, f"{S}\n")
+    assert [json.loads(line) for line in received.splitlines()] == [
+        {"a3s": "session", "document": {"id": "a", "llm_config": {}}},
+        {"message": {"role": "user"}},
+        {"end": {"lines": 2}},
+    ]
+
+
 # ---- configure
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import BinaryIO
 
 import trio
 
-from moorage_clients import records
+from moorage_clients import a3s, records
 from moorage_clients.cli.choosing import choose
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Export, Import, Invocation
@@ -71,7 +72,7 @@ def import_(invocation: Invocation, command: Import, screen: Screen) -> Exit:
     """Make a session of a file and print its id."""
 
     async def work(client: Client) -> Exit:
-        with _input(command.file) as file:
+        with _input(command) as file:
             async with aclosing(_chunks(file)) as chunks:
                 found = await records.imported(client, chunks, keep_id=command.keep_id)
         if invocation.json:
@@ -86,12 +87,29 @@ def import_(invocation: Invocation, command: Import, screen: Screen) -> Exit:
 
 
 @contextmanager
-def _input(name: str) -> Generator[BinaryIO, None, None]:
+def _input(command: Import) -> Generator[BinaryIO, None, None]:
+    name = command.file
+    if command.a3s is not None:
+        yield _other_layout(Path(name), command.a3s)
+        return
     if name == "-":
         yield sys.stdin.buffer
         return
     with Path(name).open("rb") as file:
         yield file
+
+
+def _other_layout(folder: Path, session: str) -> BinaryIO:
+    """The lines of a session that somebody else's program wrote; raises `Failure`."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the one who sends it closes it
+    try:
+        for line in a3s.lines(folder, session):
+            file.write(line)
+    except a3s.NoSession as problem:
+        file.close()
+        raise Failure(Exit.FAILED, plain(str(problem))) from problem
+    file.seek(0)
+    return file
 
 
 async def _chunks(file: BinaryIO) -> AsyncGenerator[bytes, None]:

@@ -157,6 +157,7 @@ class Export(Struct, frozen=True):
 class Import(Struct, frozen=True):
     file: str  # "-" stands for stdin
     keep_id: bool
+    a3s: str | None = None  # a session of that layout, of which `file` is the directory
 
 
 class Status(Struct, frozen=True):

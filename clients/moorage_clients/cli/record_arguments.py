@@ -74,14 +74,17 @@ def _export(grammar: Grammar) -> None:
 def _import(grammar: Grammar) -> None:
     parser = grammar.command(
         "import", "make a session of a file that moorage export wrote, and print its id",
-        lambda found: Import(found.file, found.keep_id),
+        lambda found: Import(found.file, found.keep_id, found.a3s),
         about="It is yours and has a new id. Nothing is overwritten, and nothing that the file "
         "says was allowed is allowed here. A file that is wrong in any line leaves nothing.",
         examples=("moorage import k3f2.jsonl",
-                  "ssh HOST moorage export k3f2 | moorage import -"),
+                  "ssh HOST moorage export k3f2 | moorage import -",
+                  "moorage import ~/.a3s/sessions --a3s session-1"),
         exits=(*WITH_DAEMON,),
         means={Exit.FAILED: "the file is wrong, which is said with its line, or was refused"},
     )  # fmt: skip
     offers(parser.add_argument("file", metavar="FILE", help="the file, - is stdin"), files)
     parser.add_argument("--keep-id", action="store_true",
                         help="keep the session's own id, if that is free")  # fmt: skip
+    parser.add_argument("--a3s", metavar="ID",
+                        help="FILE is a directory as a3s left it: that session of it")  # fmt: skip

@@ -42,7 +42,9 @@ def begin(desk: Desk, peer: Peer, params: ImportBeginParams) -> Answer:
         raise NotPermitted
     if desk.sessions.committer.low:
         raise StorageError
-    importer = Importer(identity.principal.name, identity.tui, keep_id=params.keep_id)
+    importer = Importer(
+        identity.principal.name, identity.tui, keep_id=params.keep_id, agent=desk.default_agent
+    )
     import_id = desk.imports.begin(identity.connection, importer)
     return Now(ImportBegun(import_id=import_id, max_part=MAX_PART))
 

@@ -16,6 +16,7 @@ from moorage_daemon.identity import is_id, new_id
 from moorage_daemon.sessions import Sessions
 from moorage_daemon.store.model import Head, ImportedBody
 from moorage_daemon.store.naming import digests_in
+from moorage_daemon.transfer.a3s import A3sReading
 from moorage_daemon.transfer.arriving import Arriving
 from moorage_daemon.transfer.checking import checked, read_head, taken_over
 from moorage_daemon.transfer.landing import Landing
@@ -47,6 +48,7 @@ class Importer:
     principal: str
     owner: str
     keep_id: bool = False
+    agent: str = ""  # who answers in a session that names no agent of ours
 
 
 class Reading(Protocol):
@@ -72,6 +74,7 @@ class _First(Struct, frozen=True):
     """What kind of file it is."""
 
     moorage: str | UnsetType = UNSET
+    a3s: str | UnsetType = UNSET
 
 
 @dataclass(eq=False)
@@ -113,6 +116,14 @@ class Intake:
         if self._reading is not None:
             return await self._reading.read(line)
         first = read(line, _First)
+        if first.a3s == "session":
+            who = self.importer
+            if who.keep_id:
+                raise BadLine("its id is none of moorage's: import it under a new one")
+            self._reading = A3sReading(
+                self.sessions, line, principal=who.principal, owner=who.owner, agent=who.agent
+            )
+            return None
         if first.moorage != "session":
             raise BadLine("this is no session that was exported")
         self._reading = _OwnReading(self, line)

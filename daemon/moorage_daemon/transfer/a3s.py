@@ -1,0 +1,528 @@
+"""A session of the a3s layout: one document, and lists that stood in files beside it.
+
+The client sends what it finds, a part a line; what is known becomes head and entries, and all that
+has no place here is kept as it came, in entries of the kind `a3s`. Keys are not taken over.
+
+    {"a3s":"session","document":{…}}          the session file, without its lists
+    {"message":{…}}  {"cost":{…}}  {"trace":{…}}  {"run":{…}}  {"report":{…}}
+    {"artifact":{…,"sha256":"…","size":16}}   behind it {"blob":{…}}, its content
+    {"end":{"lines":9}}                       how many came before
+"""
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from moorage_daemon.identity import new_id
+from moorage_daemon.log.log import MAX_PIECE
+from moorage_daemon.sessions import Sessions
+from moorage_daemon.store.model import (
+    ArtifactBody,
+    BeginBody,
+    CostBody,
+    Head,
+    ImportedBody,
+    Kind,
+    Life,
+    PromptBody,
+    ResultBody,
+    StateBody,
+    Totals,
+    VerdictBody,
+    encode_body,
+)
+from moorage_daemon.transfer.arriving import Arriving
+from moorage_daemon.transfer.landing import Landing
+from moorage_daemon.transfer.lines import BadLine, BlobRecord, Digest, read
+from moorage_protocol.acp import (
+    AgentMessageChunk,
+    AgentThoughtChunk,
+    Plan,
+    PlanEntry,
+    StopReason,
+    Text,
+    UserMessageChunk,
+)
+from moorage_protocol.config import Confirmation, Lanes, PlanningMode, SessionConfig, Thinking
+from moorage_protocol.jsonrpc import encode
+from moorage_protocol.moorage import Cause, Mode, Outcome, Overrides, TokenUsage
+from moorage_protocol.views import Check, CheckStatus, Verification
+
+
+FOREIGN = "a3s"
+NULL = Raw(b"null")
+MAX_KEPT = 512 * 2**10  # bytes of one part that is kept as it came
+EXCERPT = 1000  # characters of a prompt in its admission
+MAX_PROMPT = 16 * 2**10  # characters of a system prompt, as everywhere
+
+LIVES = {
+    "Active": Life.ACTIVE,
+    "Paused": Life.PAUSED,
+    "Completed": Life.ACTIVE,
+    "Error": Life.ACTIVE,
+}
+STATUSES = {"completed": "completed", "in_progress": "in_progress"}
+
+
+class _Usage(Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+    def tokens(self) -> TokenUsage:
+        return TokenUsage(
+            input_tokens=self.prompt_tokens,
+            output_tokens=self.completion_tokens,
+            cache_read_tokens=self.cache_read_tokens or 0,
+            cache_write_tokens=self.cache_write_tokens or 0,
+        )
+
+
+class _Context(Struct):
+    used_tokens: int = 0
+    max_tokens: int = 200_000
+
+
+class _Task(Struct):
+    content: str = ""
+    description: str = ""
+    status: str = "pending"
+    priority: str = "medium"
+
+
+class _Policy(Struct):
+    default_timeout_ms: float | None = None
+
+
+class _Config(Struct):
+    name: str = ""
+    workspace: str = ""
+    system_prompt: str | None = None
+    max_context_length: int = 0
+    auto_compact: bool = False
+    auto_compact_threshold: float = 0.80
+    queue_config: Raw = NULL
+    confirmation_policy: _Policy | None = None
+    permission_policy: Raw = NULL
+    security_config: Raw = NULL
+    planning_mode: str = "auto"
+    goal_tracking: bool = False
+
+
+class _Llm(Struct):
+    """There is no place for a key, so none is ever read."""
+
+    provider: str = ""
+    model: str = ""
+    base_url: str | None = None
+
+
+class _Document(Struct):
+    id: str
+    config: _Config
+    state: str
+    context_usage: _Context = msgspec.field(default_factory=_Context)
+    total_usage: _Usage = msgspec.field(default_factory=_Usage)
+    total_cost: float = 0.0
+    model_name: str | None = None
+    tool_names: list[str] = []
+    thinking_enabled: bool = False
+    thinking_budget: int | None = None
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    llm_config: _Llm | None = None
+    tasks: list[_Task] = []
+    todos: list[_Task] = []
+
+
+class _First(Struct):
+    a3s: str
+    document: Raw
+
+
+class _Message(Struct):
+    role: str
+    content: list[Raw] = []
+    reasoning_content: str | None = None
+
+
+class _Block(Struct):
+    type: str = ""
+    text: str = ""
+
+
+class _Cost(_Usage):
+    model: str = ""
+    provider: str = ""
+    cost_usd: float | None = None
+    timestamp: datetime | None = None
+
+
+class _Trace(Struct):
+    name: str
+    success: bool
+    exit_code: int = 0
+    duration_ms: int = 0
+    output_bytes: int = 0
+    metadata_keys: tuple[str, ...] = ()
+    artifact_uris: tuple[str, ...] = ()
+
+
+class _Snapshot(Struct):
+    prompt: str
+    status: str = "completed"
+    created_at_ms: float = 0.0
+    updated_at_ms: float = 0.0
+
+
+class _Run(Struct):
+    snapshot: _Snapshot
+    events: list[Raw] = []
+
+
+class _Check(Struct):
+    id: str
+    kind: str
+    description: str = ""
+    status: CheckStatus = CheckStatus.NEEDS_REVIEW
+    required: bool = False
+    suggested_tools: tuple[str, ...] = ()
+    evidence_uris: tuple[str, ...] = ()
+    residual_risk: str | None = None
+
+
+class _Report(Struct):
+    subject: str
+    checks: list[_Check] = []
+    residual_risks: tuple[str, ...] = ()
+
+
+class _Artifact(Struct):
+    artifact_id: str
+    artifact_uri: str
+    tool_name: str
+    sha256: Digest
+    size: int
+    shown_bytes: int = 0
+
+
+class _End(Struct):
+    lines: int
+
+
+class _Line(Struct):
+    message: _Message | None = None
+    cost: _Cost | None = None
+    trace: _Trace | None = None
+    run: _Run | None = None
+    report: _Report | None = None
+    artifact: _Artifact | None = None
+    blob: BlobRecord | None = None
+    end: _End | None = None
+
+
+class A3sReading:
+    """The lines of one session of that layout."""
+
+    def __init__(self, sessions: Sessions, line: bytes, *, principal: str, owner: str, agent: str):
+        first = read(line, _First)
+        self._document = document = read(bytes(first.document), _Document)
+        if document.state not in LIVES:
+            raise BadLine(f"document.state is {document.state[:32]!r}: that says nothing")
+        self._owner = owner
+        self._lines = 1
+        self._generation = 0
+        self._is_open = False
+        self._is_over = False
+        self._prompts: list[tuple[int, str]] = []
+        self._notes: list[str] = []
+        self._arriving = Arriving(sessions.committer.store)
+        self.landing = Landing(sessions, self._head(principal, owner, agent))
+        self.landing.account.is_whole = False  # its sums came with the document
+        self._add(Kind.STATE, StateBody(state=LIVES[document.state], by=owner))
+        self._keep({"document": _without_keys(first.document)})
+        tasks = [*document.tasks, *document.todos]
+        if tasks:
+            self._update(Kind.PLAN, Plan(entries=[_plan_entry(task) for task in tasks]))
+
+    @property
+    def blobs(self) -> int:
+        """How many came."""
+        return self._arriving.count
+
+    # ---- the head
+
+    def _head(self, principal: str, owner: str, agent: str) -> Head:
+        found, config = self._document, self._document.config
+        model = found.llm_config.model if found.llm_config is not None else found.model_name
+        if bytes(config.permission_policy) != b"null":
+            self._notes.append("left behind: the permission policy; set it again")
+        if config.system_prompt is not None and len(config.system_prompt) > MAX_PROMPT:
+            self._notes.append(f"the system prompt was cut at {MAX_PROMPT} characters")
+        return Head(
+            id=new_id(),
+            principal=principal,
+            owner=owner,
+            agent=agent,
+            mode=Mode.CODE,
+            cwd=config.workspace if config.workspace.startswith("/") else "/",
+            created_at=found.created_at,
+            updated_at=found.updated_at,
+            life=LIVES[found.state],
+            title=config.name[:200] or None,
+            overrides=Overrides(model=model[:200] if model else None),
+            config=self._config(),
+            totals=Totals(
+                tokens=found.total_usage.tokens(),
+                micros=round(found.total_cost * 1_000_000) if found.total_cost else None,
+                used=found.context_usage.used_tokens,
+                window=found.context_usage.max_tokens or None,
+            ),
+        )
+
+    def _config(self) -> SessionConfig:
+        found, config = self._document, self._document.config
+        policy, planning = config.confirmation_policy, config.planning_mode.lower()
+        seconds = policy.default_timeout_ms if policy is not None else None
+        thinking = Thinking(budget_tokens=found.thinking_budget) if found.thinking_enabled else None
+        security = bytes(config.security_config)
+        return SessionConfig(
+            system_prompt=config.system_prompt[:MAX_PROMPT] if config.system_prompt else None,
+            max_context_length=config.max_context_length or None,
+            auto_compact=config.auto_compact,
+            auto_compact_threshold=config.auto_compact_threshold,
+            lanes=Lanes() if bytes(config.queue_config) != b"null" else None,
+            confirmation=Confirmation(timeout_seconds=seconds / 1000 if seconds else None)
+            if policy is not None
+            else None,
+            planning_mode=PlanningMode(planning)
+            if planning in [*PlanningMode]
+            else PlanningMode.AUTO,
+            goal_tracking=config.goal_tracking,
+            thinking=thinking,
+            tools=tuple(found.tool_names) or None,
+            security=Raw(security) if security != b"null" else msgspec.UNSET,
+        )
+
+    # ---- lines
+
+    async def read(self, line: bytes) -> None:
+        """Take the next line."""
+        if self._is_over:
+            raise BadLine("nothing may follow the last line")
+        found = read(line, _Line)
+        if found.blob is not None:
+            await self._arriving.take(found.blob)
+        else:
+            self._arriving.must_be_done()
+            self._take(found)
+        self._lines += 1
+
+    def _take(self, found: _Line) -> None:
+        match found:
+            case _Line(message=_Message() as message):
+                self._message(message)
+            case _Line(cost=_Cost() as cost):
+                self._cost(cost)
+            case _Line(trace=_Trace() as trace):
+                self._trace(trace)
+            case _Line(run=_Run() as run):
+                self._run(run)
+            case _Line(report=_Report() as report):
+                self._report(report)
+            case _Line(artifact=_Artifact() as artifact):
+                self._artifact(artifact)
+            case _Line(end=_End(lines=lines)):
+                if lines != self._lines:
+                    raise BadLine(f"{self._lines} lines came, and not {lines}")
+                self._is_over = True
+            case _:
+                raise BadLine("it is no part of a session of that layout")
+
+    def _message(self, message: _Message) -> None:
+        blocks = [(read(bytes(raw), _Block), raw) for raw in message.content]
+        texts = [block.text for block, _ in blocks if block.type == "text"]
+        if message.role == "user" and texts:
+            self._end_turn(VerdictBody(outcome=Outcome.COMPLETED, stop_reason=StopReason.END_TURN))
+            self._begin_turn("\n".join(texts))
+        kind = UserMessageChunk if message.role == "user" else AgentMessageChunk
+        if message.reasoning_content:
+            self._text(AgentThoughtChunk, message.reasoning_content)
+        for text in texts:
+            self._text(kind, text)
+        for block, raw in blocks:
+            if block.type != "text":
+                self._keep({"block": raw})
+
+    def _begin_turn(self, prompt: str) -> None:
+        self._generation += 1
+        self._is_open = True
+        self._prompts.append((self._generation, prompt))
+        body = PromptBody(by=self._owner, position=0, text=prompt[:EXCERPT])
+        self._add(Kind.PROMPT, body, self._generation)
+        self._add(Kind.BEGIN, BeginBody(), self._generation)
+
+    def _end_turn(self, verdict: VerdictBody) -> None:
+        if self._is_open:
+            self._add(Kind.VERDICT, verdict, self._generation)
+        self._is_open = False
+
+    def _text(self, kind: type[Any], text: str) -> None:
+        message = f"{self._generation}-{self.landing.next}"
+        for start in range(0, len(text), MAX_PIECE):
+            piece = Text(text=text[start : start + MAX_PIECE])
+            self._update(Kind.MESSAGE, kind(content=piece, message_id=message))
+
+    def _cost(self, cost: _Cost) -> None:
+        body = CostBody(
+            provider=cost.provider,
+            model=cost.model,
+            tokens=cost.tokens(),
+            micros=None if cost.cost_usd is None else round(cost.cost_usd * 1_000_000),
+        )
+        at = None if cost.timestamp is None else cost.timestamp.timestamp()
+        self._add(Kind.COST, body, at=at)
+
+    def _trace(self, trace: _Trace) -> None:
+        body = ResultBody(
+            tool_call_id=f"trace-{self.landing.next}",
+            status="completed" if trace.success else "failed",
+            tool=trace.name,
+            exit_code=trace.exit_code,
+            duration_ms=trace.duration_ms,
+            output_bytes=trace.output_bytes,
+            metadata_keys=trace.metadata_keys,
+            artifacts=trace.artifact_uris,
+        )
+        self._add(Kind.RESULT, body)
+
+    def _run(self, run: _Run) -> None:
+        """A run is the turn of its prompt; without its messages it is a turn all the same."""
+        self._end_turn(VerdictBody(outcome=Outcome.COMPLETED, stop_reason=StopReason.END_TURN))
+        known = next((p for p in self._prompts if p[1] == run.snapshot.prompt), None)
+        if known is not None:
+            self._prompts.remove(known)
+            generation = known[0]
+        else:
+            self._begin_turn(run.snapshot.prompt)
+            self._prompts.pop()
+            self._end_turn(_verdict(run.snapshot.status, self._owner))
+            generation = self._generation
+        for event in run.events:
+            self._keep({"event": event}, generation)
+
+    def _report(self, report: _Report) -> None:
+        checks = tuple(
+            Check(
+                id=check.id,
+                kind=check.kind,
+                description=check.description,
+                status=check.status,
+                required=check.required,
+                suggested_tools=check.suggested_tools,
+                evidence=check.evidence_uris,
+                risk=check.residual_risk,
+            )
+            for check in report.checks
+        )
+        self._update(
+            Kind.REPORT,
+            Verification(subject=report.subject, checks=checks, risks=report.residual_risks),
+        )
+
+    def _artifact(self, artifact: _Artifact) -> None:
+        body = ArtifactBody(
+            sha256=artifact.sha256,
+            size=artifact.size,
+            tool=artifact.tool_name,
+            name=artifact.artifact_id,
+            shown=artifact.shown_bytes,
+            artifact_id=artifact.artifact_id,
+            artifact_uri=artifact.artifact_uri,
+        )
+        self._add(Kind.ARTIFACT, body)
+        self._arriving.expect([artifact.sha256])
+
+    # ---- entries
+
+    def _add(
+        self, kind: Kind, body: Struct, generation: int | None = None, *, at: float | None = None
+    ) -> None:
+        self._put(kind, encode_body(body), generation, at)
+
+    def _update(self, kind: Kind, update: Struct) -> None:
+        self._put(kind, encode(update), self._generation or None)
+
+    def _keep(self, part: dict[str, object], generation: int | None = None) -> None:
+        """Keep what has no place here as it came."""
+        body = msgspec.json.format(msgspec.json.encode(part), indent=-1)
+        if len(body) > MAX_KEPT:
+            self._notes.append(f"left behind: a part of {len(body)} bytes")
+            return
+        self._put(FOREIGN, body, generation or self._generation or None)
+
+    def _put(self, kind: str, body: bytes, generation: int | None, at: float | None = None) -> None:
+        when = self._document.created_at if at is None else at
+        self.landing.add(kind, body, at=when, generation=generation)
+
+    def finish(self) -> ImportedBody:
+        """All lines were read."""
+        if not self._is_over:
+            raise BadLine("the file is cut: its last line is missing")
+        self._end_turn(VerdictBody(outcome=Outcome.COMPLETED, stop_reason=StopReason.END_TURN))
+        self.landing.head = replace(self.landing.head, generation=self._generation)
+        return ImportedBody(
+            source=FOREIGN,
+            session_id=self._document.id,
+            by=self._owner,
+            notes=tuple(self._notes),
+        )
+
+
+def _verdict(status: str, by: str) -> VerdictBody:
+    match status:
+        case "completed":
+            return VerdictBody(outcome=Outcome.COMPLETED, stop_reason=StopReason.END_TURN)
+        case "failed":
+            return VerdictBody(outcome=Outcome.FAILED, code="agent_failed")
+        case "cancelled":
+            cause = Cause.CLIENT_RPC
+        case _:
+            cause = Cause.DAEMON_RESTART
+    return VerdictBody(
+        outcome=Outcome.CANCELLED, cause=cause, by=by, stop_reason=StopReason.CANCELLED
+    )
+
+
+def _plan_entry(task: _Task) -> PlanEntry:
+    status: Any = STATUSES.get(task.status, "pending")
+    priority: Any = task.priority if task.priority in ("high", "medium", "low") else "medium"
+    return PlanEntry(content=task.content or task.description, priority=priority, status=status)
+
+
+def _without_keys(document: Raw) -> Raw:
+    """The document as it came, but of how a model is reached only what is no secret."""
+    fields = msgspec.json.decode(document, type=dict[str, Raw])
+    if "llm_config" in fields:
+        llm = msgspec.json.decode(fields["llm_config"], type=_Llm | None)
+        if llm is not None:
+            llm.base_url = _without_user(llm.base_url)
+        fields["llm_config"] = Raw(msgspec.json.encode(llm))
+    return Raw(msgspec.json.encode(fields))
+
+
+def _without_user(url: str | None) -> str | None:
+    """An address without a user, a password and a query."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return None
+    return parts._replace(netloc=host, query="", fragment="").geturl()
