@@ -11,6 +11,10 @@ import pytest
 import trio
 
 from moorage_daemon.store.files.journal import name_of, session_of
+from moorage_daemon.store.files.opening import open_shelf
+from moorage_daemon.store.files.pieces import drafted
+from moorage_daemon.store.files.reading import Reader
+from moorage_daemon.store.files.shelf import Shelf
 from moorage_daemon.store.files.store import FileStore, open_files
 from moorage_daemon.store.port import Change, StoreBroken, StoreUnreadable
 from tests.daemon.store.platters import Platter, TestDisk
@@ -167,6 +171,33 @@ def copy(path: Path, target: Path) -> None:
     for file in path.rglob("*"):
         if file.is_file() and file.name != "reserve":
             (target / file.relative_to(path)).write_bytes(file.read_bytes())
+
+
+def write(shelf: Shelf, *changes: Change) -> None:
+    shelf.commit(changes, [drafted(change) for change in changes])
+
+
+@pytest.mark.parametrize("reopens", [False, True])
+def test_a_session_under_a_removed_ones_id_may_be_copied_anew(path: Path, reopens: bool) -> None:
+    """The log of commits tells to remove a file; that is not the copy, which holds what it says."""
+    disk = TestDisk(path, Platter())
+    shelf = open_shelf(disk)
+    write(shelf, creation("s1", 30), creation("s2", 1))
+    shelf.remove("s1")
+    write(shelf, creation("s1", 10))
+    if reopens:
+        shelf.close()
+        shelf = open_shelf(disk)
+
+    shelf.trim("s1", 5)
+    write(shelf, Change("s1", entries(11, 11)), Change("s2", entries(2, 2)))
+    shelf.close()
+
+    shelf = open_shelf(disk)
+    assert shelf.damaged == {}
+    for session, numbers in (("s1", list(range(5, 12))), ("s2", [1, 2])):
+        assert seqs(Reader(shelf).entries(session, 0, 100, 10**6, None)) == numbers
+    shelf.close()
 
 
 async def test_many_sessions_move_into_their_journals_between_commits(path: Path) -> None:

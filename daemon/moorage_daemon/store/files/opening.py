@@ -43,7 +43,9 @@ def open_shelf(disk: Disk, segment: int = SEGMENT, *, had_fault: bool = False) -
     log = CommitLog(disk, segment)
     plans = _plans(log.recover(had_fault=had_fault))
     shelf = Shelf(disk.folder(JOURNALS), log)
-    _remove(shelf.folder, {name for name, plan in plans.items() if plan.is_removed})
+    removed = {name for name, plan in plans.items() if plan.is_removed}
+    _remove(shelf.folder, removed)
+    shelf.adopt_removals(removed)
     journals = {name for name in shelf.folder.names() if name.endswith(ENDING)}
     for name in journals.union(name for name, plan in plans.items() if plan.puts):
         _take_up(shelf, name, plans.get(name, _Plan()))

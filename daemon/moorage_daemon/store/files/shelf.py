@@ -8,7 +8,7 @@ more is written: an fsync that is repeated after an error may lie.
 
 import logging
 import threading  # noqa: TID251  # readers are in another thread
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -64,6 +64,8 @@ class Shelf:
         self._log = log
         self._unsettled: set[str] = set()  # sessions with lines in the newest segment
         self._sealed: set[str] = set()  # and those with lines in a sealed one
+        self._removed: set[str] = set()  # files that the newest segment says were removed
+        self._sealed_removed: set[str] = set()  # and those of a sealed one
         self._commits = 0  # in the newest segment
         self._pace = 1  # sessions to settle with each commit, so that it never falls behind
 
@@ -123,6 +125,7 @@ class Shelf:
             return False
         name = self.files.get(session) or name_of(session)
         self._append((), (name,))
+        self._removed.add(name)
         self.files.pop(session, None)
         self.damaged.pop(session, None)
         self.standing.pop(session, None)
@@ -177,6 +180,7 @@ class Shelf:
         """The next segment takes about as many commits: half of them suffice to move it all."""
         self._log.seal()
         self._sealed, self._unsettled = self._unsettled, set()
+        self._sealed_removed, self._removed = self._removed, set()
         self._pace = 1 + 2 * len(self._sealed) // max(self._commits, 1)
         self._commits = 0
 
@@ -188,6 +192,11 @@ class Shelf:
         if not self._sealed:
             self.folder.sync_names()
             self._log.retire()
+            self._sealed_removed.clear()
+
+    def _settle_sealed(self) -> None:
+        while self._log.is_sealed:
+            self._settle_one()
 
     def settle(self, session: str) -> None:
         """Move the lines of a session into its journal, durably."""
@@ -242,14 +251,31 @@ class Shelf:
         A copy that cannot be made leaves everything as it was.
         """
         self._check()
+        name = name_of(session)
+        self._guarded(lambda: self._forget_removal(name))
         self._guarded(lambda: self.settle(session))
-        name, known = name_of(session), self.standing[session]
+        known = self.standing[session]
         standing = Copy(self.folder, session, known).write(first, next(self.copies))
         with self.swap:
             self._guarded(lambda: self.folder.rename(name + DRAFT, name))
             self.standing[session] = standing
         self._guarded(self.folder.sync_names)
         return known.size - standing.size
+
+    def _forget_removal(self, name: str) -> None:
+        """Empty the log of commits if it says that the file of that name was removed.
+
+        It could not say whether a copy is what was removed, or of the session that came later
+        under the same id: what it holds of that one alone does not make up for the copy.
+        """
+        if name in self._sealed_removed | self._removed:
+            self._settle_sealed()
+            self._seal()
+            self._settle_sealed()
+
+    def adopt_removals(self, names: Iterable[str]) -> None:
+        """A sealed segment says that these files were removed."""
+        self._sealed_removed.update(names)
 
     def adopt(self, session: str, standing: Standing) -> None:
         """A session as it was found; what is not in its journal is in a sealed segment."""
