@@ -457,6 +457,31 @@ async def crashed(path: Path) -> Path:
     return segment
 
 
+def test_segments_that_a_killed_recovery_left_are_read_in_the_order_of_the_commits(
+    path: Path,
+) -> None:
+    """It wrote all of them anew and removed the first of them, but not the second."""
+    disk = TestDisk(path, Platter())
+    sessions = [f"s{number}" for number in range(8)]
+    shelf = open_shelf(disk, SMALL)
+    write(shelf, *(creation(session, 3) for session in sessions))
+    write(shelf, *(Change(session, (an_entry(4, raw("x" * 2000)),)) for session in sessions))
+    shelf.settle_some(lambda: False)
+    write(shelf, *(Change(session, (an_entry(5),)) for session in sessions))
+    shelf.close()
+    first, second = sorted(path.glob("commits.[0-9]"))
+    content = second.read_bytes()
+
+    open_shelf(disk, SMALL).close()
+    second.write_bytes(content)
+
+    assert not first.exists()
+    shelf = open_shelf(disk, SMALL)
+    assert shelf.damaged == {}
+    assert [stored.seq for stored in shelf.sessions()] == [5] * 8
+    shelf.close()
+
+
 async def test_damage_inside_the_log_of_commits_stops_the_start(path: Path) -> None:
     segment = await crashed(path)
     content = bytearray(segment.read_bytes())

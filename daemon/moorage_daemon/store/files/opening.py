@@ -101,7 +101,8 @@ def _id_in(head: bytes, name: str) -> str:
 
 def _standing(shelf: Shelf, name: str, plan: _Plan) -> Standing:
     folder, copy = shelf.folder, next(shelf.copies)
-    puts = _newer(folder, name, plan.puts)
+    # A recovery that was killed leaves segments beside the one that holds all of them anew.
+    puts = _newer(folder, name, sorted(plan.puts, key=lambda put: put.version))
     if not puts:
         return look(folder, name, None, copy)
     if puts[0].at == 0:
