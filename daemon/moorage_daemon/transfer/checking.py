@@ -33,6 +33,7 @@ from moorage_daemon.store.model import (
     StateBody,
     VerdictBody,
 )
+from moorage_daemon.store.naming import digests_in
 from moorage_daemon.transfer.lines import BadLine, EntryRecord, HeaderLine
 from moorage_protocol.config import Confirmation, OnTimeout, PermissionDefault, Permissions
 from moorage_protocol.moorage import Posture
@@ -90,7 +91,9 @@ def _check_body(kind: str, body: bytes) -> None:
     elif not BESIDE.isdisjoint(fields):
         raise BadLine("entry.body has fields that stand beside it")
     if kind in BODIES:
-        _decode(body, BODIES[kind])
+        read = _decode(body, BODIES[kind])
+        if isinstance(read, ArtifactBody) and read.sha256 not in digests_in(body):
+            raise BadLine("entry.body.sha256 is no digest, or is spelled so that none is seen")
 
 
 def _decode(body: bytes, shape: Any) -> Any:

@@ -3,6 +3,7 @@
 import base64
 from typing import Any
 
+import msgspec
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
@@ -12,7 +13,7 @@ from moorage_protocol.errors import InvalidParams
 from moorage_protocol.moorage import Role
 from tests.daemon.harness import Daemon, open_daemon, simulated
 from tests.daemon.test_artifacts import LONG, content, rows, told
-from tests.daemon.transfer.files import changed, exported, imported, lines_of, parts_of
+from tests.daemon.transfer.files import changed, exported, file_of, imported, lines_of, parts_of
 from tests.daemon.twin import Client, Json
 
 
@@ -137,6 +138,24 @@ async def test_a_digest_alone_gives_nobody_bytes(daemon: Daemon, client: Client)
     for change in (without_blobs, missing):
         with pytest.raises(InvalidParams):
             await imported(stranger, changed(file, change))
+
+
+@pytest.mark.parametrize("name", ["sh\\u0061256", "\\u0073ha256"])
+async def test_a_digest_that_is_spelled_otherwise_gives_nobody_bytes(
+    daemon: Daemon, client: Client, name: str
+) -> None:
+    session = await session_with(daemon, client, LONG)
+    lines = lines_of(await exported(client, session))
+    without_blobs(lines)
+    artifact = next(
+        line["entry"] for line in lines if line.get("entry", {}).get("kind") == "artifact"
+    )
+    body = msgspec.json.encode(artifact["body"]).replace(b"sha256", name.encode(), 1)
+    artifact["body"] = msgspec.Raw(body)
+    stranger = await daemon.connect(Principal("other", Role.OWNER))
+
+    with pytest.raises(InvalidParams, match=r"entry\.body\.sha256 is no digest"):
+        await imported(stranger, file_of(lines))
 
 
 async def test_what_was_lost_before_is_noted_and_stops_nothing(
