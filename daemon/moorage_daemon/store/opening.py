@@ -22,7 +22,7 @@ from typing import cast
 
 from moorage_daemon.settings import StoreAddress
 from moorage_daemon.store import database
-from moorage_daemon.store.disk import made
+from moorage_daemon.store.disk import Disk, made
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.port import Store
 from moorage_daemon.store.sqlite import open_sqlite
@@ -89,9 +89,14 @@ def _files(path: Path) -> Choice:
     from moorage_daemon.store.files import directory
     from moorage_daemon.store.files.store import open_files
 
+    def ours() -> Disk:
+        if path.exists():
+            directory.inspect(path)  # before anything is changed in one of somebody else's
+        return made(path)
+
     @asynccontextmanager
     async def opening() -> AsyncGenerator[Store]:
-        async with open_files(made(path)) as store:
+        async with open_files(ours()) as store:
             yield store
 
     return Choice(opening, path, partial(directory.inspect, path))

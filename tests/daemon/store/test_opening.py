@@ -85,6 +85,19 @@ async def test_a_missing_parent_is_no_place_for_a_store(tmp_path: Path) -> None:
                 pass
 
 
+async def test_a_directory_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store").chmod(0o755)
+    (tmp_path / "store" / "holiday.jpg").touch()
+
+    with pytest.raises(StoreBroken, match="holds files of something else"):
+        async with find_store(address("file:"), tmp_path).open():
+            pass
+
+    assert (tmp_path / "store").stat().st_mode & 0o777 == 0o755
+    assert [file.name for file in (tmp_path / "store").iterdir()] == ["holiday.jpg"]
+
+
 def test_a_damaged_store_is_found_without_opening_it(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "store.json").write_text('{"format":9}')
