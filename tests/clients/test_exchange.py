@@ -680,6 +680,92 @@ def test_answer_to_a_question_that_the_daemon_withdrew_is_dropped() -> None:
     assert play.gets() == []
 
 
+# ---- terminals
+
+
+def lends(play: Play, request_id: Any = 70, terminal: str = "t1") -> None:
+    """The daemon asks for a terminal, and the editor makes it."""
+    play.daemon(id=request_id, method="terminal/create", params={"sessionId": "s1", "command": "x"})
+    play.says(id=request_id, result={"terminalId": terminal})
+    play.gets()
+    play.hears()
+
+
+LET_GO = [
+    ("terminal/kill", {"sessionId": "s1", "terminalId": "t1"}),
+    ("terminal/release", {"sessionId": "s1", "terminalId": "t1"}),
+]
+
+
+def told(messages: list[Message]) -> list[tuple[str, Message]]:
+    return [(message["method"], message["params"]) for message in messages]
+
+
+def test_terminal_of_a_daemon_that_went_is_let_go_of_and_no_daemon_hears_of_it() -> None:
+    play = begun()
+    lends(play)
+
+    play.cut()
+    heard = play.hears()
+    play.exchange.opened()
+    play.welcomes()
+    for message in heard:
+        play.says(id=message["id"], result={})
+    play.cut()
+
+    assert told(heard) == LET_GO
+    assert play.gets() == []
+    assert play.hears() == []
+
+
+def test_terminal_that_the_daemon_let_go_of_is_left_alone() -> None:
+    play = begun()
+    lends(play, 70, "t0")
+    lends(play, 71, "t1")
+    params = {"sessionId": "s1", "terminalId": "t0"}
+    play.daemon(id=72, method="terminal/release", params=params)
+    play.says(id=72, result={})
+    play.hears()
+
+    play.cut()
+
+    assert told(play.hears()) == LET_GO
+
+
+def test_terminal_that_is_made_when_the_daemon_is_gone_is_let_go_of() -> None:
+    play = begun()
+    play.daemon(id=70, method="terminal/create", params={"sessionId": "s1", "command": "x"})
+    play.cut()
+    play.hears()
+
+    play.says(id=70, result={"terminalId": "t1"})
+
+    assert told(play.hears()) == LET_GO
+
+
+def test_terminal_whose_making_was_not_told_before_the_cut_is_let_go_of() -> None:
+    play = begun()
+    play.daemon(id=70, method="terminal/create", params={"sessionId": "s1", "command": "x"})
+    play.says(id=70, result={"terminalId": "t1"})
+    play.hears()
+
+    play.exchange.lost()
+
+    assert told(play.hears()) == LET_GO
+
+
+def test_terminal_that_was_taken_back_and_is_made_all_the_same_is_the_daemons() -> None:
+    play = begun()
+    play.daemon(id=70, method="terminal/create", params={"sessionId": "s1", "command": "x"})
+    play.daemon(method="$/cancel_request", params={"requestId": 70})
+    play.hears()
+
+    play.says(id=70, result={"terminalId": "t1"})
+
+    assert play.hears() == []
+    assert [message["result"] for message in play.gets()] == [{"terminalId": "t1"}]
+
+
 # ---- bounds
 
 

@@ -1,17 +1,19 @@
 """What an editor and the daemon owe each other, over any number of connections to the daemon.
 
 An editor that loses its agent has no way back, so it must not lose it. When a connection ends,
-open questions of the daemon are withdrawn, and what the editor has asked stays asked. The next
-connection begins with the editor's own `initialize`; then every session is followed again from
-where it was, and only then the requests that are not answered are sent again, in their order. A
-prompt has an id by which the daemon knows it again: it runs once, and is answered behind what the
-editor has missed. Of all that the editor sees nothing but its updates and answers.
+open questions of the daemon are withdrawn, the terminals it used are let go of, and what the editor
+has asked stays asked. The next connection begins with the editor's own `initialize`; then every
+session is followed again from where it was, and only then the requests that are not answered are
+sent again, in their order. A prompt has an id by which the daemon knows it again: it runs once, and
+is answered behind what the editor has missed. Of all that the editor sees nothing but its updates
+and answers.
 
 No I/O happens here, and no time passes: frames come in, frames are put into the two outboxes.
 """
 
 import json
 from collections import deque
+from collections.abc import Iterable
 from enum import Enum, auto
 
 from moorage_clients.bridge.frames import Frame, Kind, encode, read, with_ours
@@ -20,6 +22,7 @@ from moorage_clients.bridge.hello import Hello, Identities, hello_of
 from moorage_clients.bridge.journal import Held, Journal
 from moorage_clients.bridge.outbox import Outbox
 from moorage_clients.bridge.places import Places
+from moorage_clients.bridge.terminals import Terminal, Terminals
 
 
 INTERNAL_ERROR = -32603  # JSON-RPC 2.0, section 5.1; -32000 would open an editor's login screen
@@ -53,6 +56,7 @@ class Exchange:
         self._journal = Journal()
         self._places = Places() if places is None else places
         self._to_return: deque[str] = deque()  # sessions that are still to be followed again
+        self._terminals = Terminals()  # of the editor, that the daemon uses
         self._asked: set[str] = set()  # requests of the daemon that the editor has not answered
         self._own: dict[str, str] = {}  # our own requests: the session each is about, or nothing
         self._count = 0
@@ -102,9 +106,21 @@ class Exchange:
                 self._pass_on(self._identified(frame))
 
     def _answer_question(self, answer: Frame) -> None:
-        if answer.id in self._asked:  # else it was withdrawn, perhaps by an earlier daemon
+        is_awaited = answer.id in self._asked  # else it was withdrawn, or its daemon is gone
+        made = self._terminals.made(answer, is_awaited=is_awaited)
+        if answer.id is not None and is_awaited:
             self._asked.discard(answer.id)
             self.to_daemon.put(answer.data)
+        elif made is not None:
+            self._let_go([made])
+
+    def _let_go(self, terminals: Iterable[Terminal]) -> None:
+        """Have the editor end what runs there; what it answers goes nowhere."""
+        for terminal in terminals:
+            params = {"sessionId": terminal.session, "terminalId": terminal.id}
+            for method in ("terminal/kill", "terminal/release"):
+                request_id = f"{self._instance}:{self._next()}"
+                self.to_editor.put(encode(id=request_id, method=method, params=params))
 
     def _introduced(self, frame: Frame) -> bool:
         """The editor says who it is; False where it says something else, or nothing sensible."""
@@ -169,6 +185,7 @@ class Exchange:
                     return True
             case Kind.REQUEST if frame.id is not None:
                 self._asked.add(frame.id)
+                self._terminals.asked(frame)
             case Kind.NOTIFICATION:
                 if not self._is_for_editor(frame):
                     return True
@@ -192,7 +209,9 @@ class Exchange:
         """Note what a notification says; whether the editor can know what that is."""
         method, session = frame.method or "", frame.session
         if frame.cancels is not None:
-            self._asked.discard(frame.cancels)
+            # A terminal that is made all the same the daemon has to know of, to let go of it.
+            if not self._terminals.is_making(frame.cancels):
+                self._asked.discard(frame.cancels)
         elif session is not None and method == "_moorage/session/detached":
             self._places.forget(session)
         elif session is not None and frame.seq is not None:
@@ -313,6 +332,7 @@ class Exchange:
         for key in self._asked:
             self.to_editor.put(_note("$/cancel_request", requestId=_plain(key)))
         self._asked.clear()
+        self._let_go(self._terminals.lost())
 
     def _is_editors(self, frame: Frame) -> bool:
         """Whether a frame that was not sent is still to be: the editor said it, and not twice."""

@@ -60,8 +60,14 @@ _MARK: Wanted = {b"moorage": {b"seq": {}, b"promptId": {}}}
 _WANTED: Wanted = {
     b"id": {},
     b"method": {},
-    b"params": {b"sessionId": {}, b"seq": {}, b"requestId": {}, b"_meta": _MARK},
-    b"result": {b"sessionId": {}, b"seq": {}, b"_meta": _MARK},
+    b"params": {
+        b"sessionId": {},
+        b"seq": {},
+        b"requestId": {},
+        b"terminalId": {},
+        b"_meta": _MARK,
+    },
+    b"result": {b"sessionId": {}, b"seq": {}, b"terminalId": {}, b"_meta": _MARK},
     b"error": {},
 }
 
