@@ -10,11 +10,11 @@ has no place here is kept as it came, in entries of the kind `a3s`. Keys are not
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from moorage_daemon.identity import new_id
@@ -36,6 +36,7 @@ from moorage_daemon.store.model import (
     encode_body,
 )
 from moorage_daemon.transfer.arriving import Arriving
+from moorage_daemon.transfer.checking import check_body
 from moorage_daemon.transfer.landing import Landing
 from moorage_daemon.transfer.lines import BadLine, BlobRecord, Digest, read
 from moorage_protocol.acp import (
@@ -47,7 +48,16 @@ from moorage_protocol.acp import (
     Text,
     UserMessageChunk,
 )
-from moorage_protocol.config import Confirmation, Lanes, PlanningMode, SessionConfig, Thinking
+from moorage_protocol.config import (
+    Confirmation,
+    Fraction,
+    Lanes,
+    Names,
+    PlanningMode,
+    SessionConfig,
+    Thinking,
+    Tokens,
+)
 from moorage_protocol.jsonrpc import encode
 from moorage_protocol.moorage import Cause, Mode, Outcome, Overrides, TokenUsage
 from moorage_protocol.views import Check, CheckStatus, Verification
@@ -56,6 +66,7 @@ from moorage_protocol.views import Check, CheckStatus, Verification
 FOREIGN = "a3s"
 NULL = Raw(b"null")
 MAX_KEPT = 512 * 2**10  # bytes of one part that is kept as it came
+MAX_DOLLARS = 10**9
 EXCERPT = 1000  # characters of a prompt in its admission
 MAX_PROMPT = 16 * 2**10  # characters of a system prompt, as everywhere
 
@@ -96,16 +107,16 @@ class _Task(Struct):
 
 
 class _Policy(Struct):
-    default_timeout_ms: float | None = None
+    default_timeout_ms: Annotated[float, Meta(ge=0, le=10**10)] | None = None
 
 
 class _Config(Struct):
     name: str = ""
     workspace: str = ""
     system_prompt: str | None = None
-    max_context_length: int = 0
+    max_context_length: Annotated[int, Meta(ge=0, le=10**9)] = 0
     auto_compact: bool = False
-    auto_compact_threshold: float = 0.80
+    auto_compact_threshold: Fraction = 0.80
     queue_config: Raw = NULL
     confirmation_policy: _Policy | None = None
     permission_policy: Raw = NULL
@@ -130,9 +141,9 @@ class _Document(Struct):
     total_usage: _Usage = msgspec.field(default_factory=_Usage)
     total_cost: float = 0.0
     model_name: str | None = None
-    tool_names: list[str] = []
+    tool_names: Names = ()
     thinking_enabled: bool = False
-    thinking_budget: int | None = None
+    thinking_budget: Tokens | None = None
     created_at: float = 0.0
     updated_at: float = 0.0
     llm_config: _Llm | None = None
@@ -242,7 +253,7 @@ class A3sReading:
         self._prompts: list[tuple[int, str]] = []
         self._notes: list[str] = []
         self._arriving = Arriving(sessions.committer.store)
-        self.landing = Landing(sessions, self._head(principal, owner, agent))
+        self.landing = Landing(sessions, _readable(self._head(principal, owner, agent)))
         self.landing.account.is_whole = False  # its sums came with the document
         self._add(Kind.STATE, StateBody(state=LIVES[document.state], by=owner))
         self._keep({"document": _without_keys(first.document)})
@@ -279,7 +290,7 @@ class A3sReading:
             config=self._config(),
             totals=Totals(
                 tokens=found.total_usage.tokens(),
-                micros=round(found.total_cost * 1_000_000) if found.total_cost else None,
+                micros=_micros(found.total_cost) if found.total_cost else None,
                 used=found.context_usage.used_tokens,
                 window=found.context_usage.max_tokens or None,
             ),
@@ -305,7 +316,7 @@ class A3sReading:
             else PlanningMode.AUTO,
             goal_tracking=config.goal_tracking,
             thinking=thinking,
-            tools=tuple(found.tool_names) or None,
+            tools=found.tool_names or None,
             security=Raw(security) if security != b"null" else msgspec.UNSET,
         )
 
@@ -383,7 +394,7 @@ class A3sReading:
             provider=cost.provider,
             model=cost.model,
             tokens=cost.tokens(),
-            micros=None if cost.cost_usd is None else round(cost.cost_usd * 1_000_000),
+            micros=None if cost.cost_usd is None else _micros(cost.cost_usd),
         )
         at = None if cost.timestamp is None else cost.timestamp.timestamp()
         self._add(Kind.COST, body, at=at)
@@ -467,6 +478,7 @@ class A3sReading:
         self._put(FOREIGN, body, generation or self._generation or None)
 
     def _put(self, kind: str, body: bytes, generation: int | None, at: float | None = None) -> None:
+        check_body(kind, body)
         when = self._document.created_at if at is None else at
         self.landing.add(kind, body, at=when, generation=generation)
 
@@ -482,6 +494,17 @@ class A3sReading:
             by=self._owner,
             notes=tuple(self._notes),
         )
+
+
+def _readable(head: Head) -> Head:
+    """The head, if what is written of it can be read again."""
+    return read(msgspec.json.encode(head), Head)
+
+
+def _micros(dollars: float) -> int:
+    if not 0 <= dollars <= MAX_DOLLARS:
+        raise BadLine("nothing costs that")
+    return round(dollars * 1_000_000)
 
 
 def _verdict(status: str, by: str) -> VerdictBody:

@@ -75,11 +75,12 @@ def checked(record: EntryRecord, seq: int) -> bytes:
     body = record.content
     if body is None:
         raise BadLine("entry.body is missing")
-    _check_body(record.kind, body)
+    check_body(record.kind, body)
     return body
 
 
-def _check_body(kind: str, body: bytes) -> None:
+def check_body(kind: str, body: bytes) -> None:
+    """Raises `BadLine` if this version could not read or send it."""
     fields = _decode(body, dict[str, Raw])
     if body[:1] != b"{" or b"\n" in body or b"\r" in body:
         raise BadLine("entry.body must be an object on one line")

@@ -210,15 +210,19 @@ async def test_what_has_no_place_is_kept_and_keys_are_not(
     assert not any(b"canary" in entry.body for entry in await daemon.log(session))
 
 
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({"state": "Unknown"}, "line 1: document.state"),
-        ({"state": "Gone"}, "line 1: document.state"),
-        ({"config": None}, "line 1: "),
-        ({"messages": [{"content": []}]}, "line 2: "),
-    ],
-)
+NONSENSE: list[tuple[Json, str]] = [
+    ({"state": "Unknown"}, "line 1: document.state"),
+    ({"state": "Gone"}, "line 1: document.state"),
+    ({"config": None}, "line 1: "),
+    ({"messages": [{"content": []}]}, "line 2: "),
+    ({"total_cost": 1e308}, "line 1: nothing costs that"),
+    ({"total_usage": {"prompt_tokens": "many"}}, "line 1: "),
+    ({"config": {"auto_compact_threshold": 7}}, "line 1: "),
+    ({"config": {"max_context_length": -7}}, "line 1: "),
+]
+
+
+@pytest.mark.parametrize(("change", "problem"), NONSENSE)
 async def test_a_document_that_makes_no_sense_leaves_nothing(
     daemon: Daemon, client: Client, tmp_path: Path, change: Json, problem: str
 ) -> None:
@@ -244,9 +248,9 @@ async def test_it_has_to_be_whole_and_gets_a_new_id(client: Client, tmp_path: Pa
 
 async def test_files_that_are_not_there_or_no_json_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        [*a3s.lines(tmp_path, "nobody")]
+        list(a3s.lines(tmp_path, "nobody"))
     laid_out(tmp_path)
     broken: Any = tmp_path / "runs" / "session_a.json"
     broken.write_text("not json {{{")
     with pytest.raises(a3s.NoSession, match=r"runs/session_a\.json is not JSON"):
-        [*a3s.lines(tmp_path, "session/a")]
+        list(a3s.lines(tmp_path, "session/a"))
