@@ -58,6 +58,8 @@ PIECES = st.sampled_from(
         b"Content-Length: 2\r\n\r\n{}",
         b"content-length:8\r\n\r\n",
         b'{"id":1}',
+        b'{"id":1}\n',
+        b"\n",
         b"Content-Type: x\r\n\r\n",
         b"Content-Length: 99\r\n\r\n" + b"z" * 99,
         b"\r\n\r\n",

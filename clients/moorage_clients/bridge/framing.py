@@ -39,7 +39,7 @@ class Lines:
             line = OVERSIZE if self._held > self.limit else b"".join(self._parts)
             self._parts.clear()
             self._held = 0
-            if isinstance(line, Refused) or line.strip():
+            if isinstance(line, Refused) or line.strip(b" \t\r"):
                 lines.append(line)
         self._hold(rest)
         return lines
@@ -56,9 +56,9 @@ MAX_HEADER = 4096  # bytes; a length and a content type need a hundred
 _NEAR = 256  # bytes before its end in which a header that was found again is looked for
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(
-    rb"(?:^|\n|(?P<behind>(?<=})))content-length:[ \t]*(?P<length>[0-9]{1,12})[ \t]*(?:\r|$)",
-    re.IGNORECASE,
+    rb"(?:^|(?<=[\n}]))content-length:[ \t]*(?P<length>[0-9]{1,12})[ \t]*(?:\r|$)", re.IGNORECASE
 )
+_FIELDS = re.compile(rb"\s*(?:[A-Za-z0-9-]+:[^\n]*\n)*")  # what may stand before the length
 
 
 class Headers:
@@ -121,7 +121,7 @@ class Headers:
         if self._is_lost and end > _NEAR:
             head = b" " + head[-_NEAR:]  # that is not its beginning
         found = _LENGTH.search(head)
-        if found is None or found["behind"] is not None:
+        if found is None or not _FIELDS.fullmatch(head, 0, found.start()):
             self._lose(frames)
         if found is not None:
             self._begin(int(found["length"]))
