@@ -20,6 +20,7 @@ from scripts.benchmark.daemon import Daemon, memory_of, running_daemon
 from scripts.benchmark.figures import beside, say, spread, timed
 from scripts.benchmark.grants import grant_figures
 from scripts.benchmark.provider import provider_figures
+from scripts.benchmark.store import store_figures
 from scripts.benchmark.wire import Agent, Json, process_stream
 
 
@@ -37,7 +38,7 @@ divided by the peer's in this very run. The section `provider` installs codex an
 name and version, into the user's cache; where one cannot be had it says so and goes on.
 """
 
-SECTIONS = ("daemon", "memory", "grants", "provider")
+SECTIONS = ("daemon", "memory", "grants", "store", "provider")
 
 
 def main() -> None:
@@ -69,6 +70,8 @@ def measure(sections: Sequence[str], rounds: float) -> Json:
         if "grants" in sections:
             say("grants")
             figures["grants"] = grant_figures(_some(100, rounds, 20))
+        if "store" in sections:
+            figures["store"] = store_figures(work, rounds)
         if "provider" in sections:
             say("provider")
             turns, long_turns = _some(200, rounds, 20), _some(30, rounds, 5)
