@@ -121,6 +121,20 @@ async def test_queued_prompts_are_answered_too_each_once(daemon: Daemon, editor:
         assert await editor.problems(restarted, [session]) == []
 
 
+async def test_all_prompts_that_can_be_queued_are_answered_however_many(
+    daemon: Daemon, editor: Editor
+) -> None:
+    sessions = [await editor.new() for _ in range(3)]
+    prompts = [editor.prompts(session) for session in sessions for _ in range(1 + 32)]
+    await wait_all_tasks_blocked()
+
+    async with crashed(daemon, editor) as restarted:
+        answers = [await editor.answer(prompt) for prompt in prompts]
+
+        assert [answer for answer in answers if "error" in answer] == []
+        assert await editor.problems(restarted, sessions) == []
+
+
 async def test_turn_runs_on_when_only_the_connection_went(daemon: Daemon, editor: Editor) -> None:
     session = await editor.new()
     prompt = editor.prompts(session)

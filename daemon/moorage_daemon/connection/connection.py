@@ -43,6 +43,7 @@ from moorage_protocol.peer import Answer as PeerAnswer, CancelRequest, Dropped, 
 logger = logging.getLogger(__name__)
 
 MAX_NAME = 100  # characters of what a client calls itself, as lists show it
+MAX_FOUND = 1000  # answers that are looked up at once: as many prompts as a bridge sends again
 LINGER = 1.0  # seconds in which a client that stopped sending still gets its answers
 
 Work = trio.CancelScope | tuple[Session, Turn]
@@ -61,6 +62,7 @@ class Connection:
     _peer: Peer[Token] = field(default_factory=lambda: Peer(secrets.randbelow(2**48)))
     _open: dict[RequestId, Work] = field(default_factory=dict[RequestId, Work])
     _waiting: int = 0  # requests at work in tasks
+    _finding: int = 0  # of them, those whose answer is there already
     _unsettled: int = 0  # answers that wait for the disk
     _answered: trio.Event | None = None
     _nursery: trio.Nursery | None = None
@@ -227,14 +229,20 @@ class Connection:
 
     def _start_later(self, request_id: RequestId, answer: Later, *, silent: bool = False) -> None:
         assert self._nursery is not None
-        if self._waiting >= MAX_OPEN_REQUESTS:
+        if not self._has_room_for(answer):
             return None if silent else self._answer(request_id, Overloaded())
         self._waiting += 1
+        self._finding += answer.certain
         scope = trio.CancelScope()
         if not (silent or answer.certain):
             self._open[request_id] = scope
         self._nursery.start_soon(self._later, request_id, answer, scope, silent)
         return None
+
+    def _has_room_for(self, answer: Later) -> bool:
+        if answer.certain:
+            return self._finding < MAX_FOUND
+        return self._waiting - self._finding < MAX_OPEN_REQUESTS
 
     async def _later(
         self, request_id: RequestId, answer: Later, scope: trio.CancelScope, silent: bool
@@ -248,6 +256,7 @@ class Connection:
             outcome = broken(error)
         finally:
             self._waiting -= 1
+            self._finding -= answer.certain
             self._open.pop(request_id, None)
             self._tell()
         if not silent:
