@@ -38,7 +38,7 @@ from moorage_daemon.store.model import (
 from moorage_daemon.transfer.arriving import Arriving
 from moorage_daemon.transfer.checking import check_body
 from moorage_daemon.transfer.landing import Landing
-from moorage_daemon.transfer.lines import BadLine, BlobRecord, Digest, read
+from moorage_daemon.transfer.lines import FOREIGN, BadLine, BlobRecord, Digest, read
 from moorage_protocol.acp import (
     AgentMessageChunk,
     AgentThoughtChunk,
@@ -63,7 +63,6 @@ from moorage_protocol.moorage import Cause, Mode, Outcome, Overrides, TokenUsage
 from moorage_protocol.views import Check, CheckStatus, Verification
 
 
-FOREIGN = "a3s"
 NULL = Raw(b"null")
 MAX_KEPT = 512 * 2**10  # bytes of one part that is kept as it came
 MAX_DOLLARS = 10**9

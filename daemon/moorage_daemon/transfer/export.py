@@ -15,7 +15,6 @@ from msgspec import Raw
 
 from moorage_daemon.log.log import Log
 from moorage_daemon.store.model import Entry, Head
-from moorage_daemon.store.naming import blobs_named
 from moorage_daemon.store.port import Store
 from moorage_daemon.transfer.lines import (
     START,
@@ -25,6 +24,7 @@ from moorage_daemon.transfer.lines import (
     EntryRecord,
     HeaderLine,
     Line,
+    blobs_behind,
     chained,
     write,
 )
@@ -129,9 +129,9 @@ async def _lines(store: Store, session: str, place: Place) -> AsyncGenerator[tup
 async def _blob_lines(
     store: Store, entry: Entry, place: Place
 ) -> AsyncGenerator[tuple[bytes, Place]]:
-    """The lines of the blobs that an entry names, without those that were given."""
+    """The lines of the blobs that go with an entry, without those that were given."""
     number = 0
-    for digest in sorted(blobs_named(entry)):
+    for digest in sorted(blobs_behind(entry.kind, entry.body)):
         found = await store.get_blob(digest, 0, 0)
         size = 0 if found is None else found.size
         for start in range(0, max(size, 1), PIECE):

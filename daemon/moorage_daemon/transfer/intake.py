@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from moorage_daemon.identity import is_id, new_id
 from moorage_daemon.sessions import Sessions
 from moorage_daemon.store.model import Head, ImportedBody
-from moorage_daemon.store.naming import digests_in
 from moorage_daemon.transfer.a3s import A3sReading
 from moorage_daemon.transfer.arriving import Arriving
 from moorage_daemon.transfer.checking import checked, read_head, taken_over
@@ -30,6 +29,7 @@ from moorage_daemon.transfer.lines import (
     EntryRecord,
     HeaderLine,
     Line,
+    blobs_behind,
     chained,
     read,
 )
@@ -208,7 +208,7 @@ class _OwnReading:
             self._skipped = record.seq - 1  # of a log whose beginning was trimmed
         body = checked(record, self.landing.next + self._skipped)
         self.landing.add(record.kind, body, at=record.at, generation=record.generation)
-        self._arriving.expect(digests_in(body))
+        self._arriving.expect(blobs_behind(record.kind, body))
         self._entries += 1
 
     def _end(self, end: EndRecord) -> None:

@@ -5,10 +5,10 @@
     {"blob":{"sha256":"…","size":70000,"offset":0,"data":"…"}}
     {"end":{"entries":17,"blobs":1,"sha256":"…"}}
 
-Entries stand in their order, and behind each the blobs that it names, by their digests, each in as
-many lines as it takes; one whose bytes are lost says that they are `missing`. The checksum covers
-all lines before the last one: it is the SHA-256 of the checksum up to a line, as 32 bytes, and that
-line with its end; before the first line it is 32 zeros.
+Entries stand in their order, and behind each the blobs that go with it, by their digests, each in
+as many lines as it takes; one whose bytes are lost says that they are `missing`. The checksum
+covers all lines before the last one: it is the SHA-256 of the checksum up to a line, as 32 bytes,
+and that line with its end; before the first line it is 32 zeros.
 """
 
 import hashlib
@@ -18,13 +18,18 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from moorage_daemon.store.model import Entry
+from moorage_daemon.store.model import ArtifactBody, Entry, Kind
+from moorage_daemon.store.naming import digests_in
 
 
 VERSION = 1
 MAX_LINE = 16 * 2**20  # bytes: a prompt as large as a frame, with all its quotes escaped
 
 START = "0" * 64  # the checksum of no lines
+
+FOREIGN = "a3s"  # the kind of entries with what came out of that layout and has no place here
+
+_WORDS = {FOREIGN, *Kind} - {Kind.ARTIFACT}
 
 S = TypeVar("S")
 
@@ -92,6 +97,21 @@ class EndRecord(Struct, frozen=True):
     entries: Count
     blobs: Count
     sha256: Digest
+
+
+def blobs_behind(kind: str, body: bytes) -> frozenset[str]:
+    """The digests of the blobs that go with an entry: an artifact's, and what a kind names that is
+    not known here.
+
+    What people and models say names nothing, however it looks: else who knows a digest could have
+    the bytes, which may be somebody else's, by saying it.
+    """
+    if kind != Kind.ARTIFACT:
+        return frozenset() if kind in _WORDS else digests_in(body)
+    try:
+        return frozenset({msgspec.json.decode(body, type=ArtifactBody).sha256})
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return frozenset()  # of a newer version, or damaged
 
 
 class Line(Struct, frozen=True, omit_defaults=True):

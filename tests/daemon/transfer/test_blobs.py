@@ -1,12 +1,14 @@
 """Artifacts go with their session into a file and out of it, byte for byte and by their digest."""
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
+from moorage_clients import a3s
 from moorage_daemon.identity import Principal
 from moorage_daemon.tools.port import Report
 from moorage_protocol.errors import InvalidParams
@@ -138,6 +140,43 @@ async def test_a_digest_alone_gives_nobody_bytes(daemon: Daemon, client: Client)
     for change in (without_blobs, missing):
         with pytest.raises(InvalidParams):
             await imported(stranger, changed(file, change))
+
+
+async def test_saying_a_digest_gives_nobody_bytes(
+    daemon: Daemon, client: Client, tmp_path: Path
+) -> None:
+    """Neither in a prompt, nor in what is kept as it came out of a foreign file."""
+    session = await session_with(daemon, client, LONG)
+    [row] = await rows(client, session)
+    stranger = await daemon.connect(Principal("other", Role.OWNER))
+    document = {
+        "id": "x",
+        "config": {"workspace": "/tmp"},
+        "state": "Active",
+        "messages": [{"role": "user", "content": [{"type": "image", "sha256": row.sha256}]}],
+    }
+    artifact = {
+        "artifact_id": "a",
+        "artifact_uri": f"sha256/{row.sha256}",
+        "tool_name": "t",
+        "content": "of the stranger",
+    }
+    (tmp_path / "artifacts" / "x").mkdir(parents=True)
+    (tmp_path / "x.json").write_bytes(msgspec.json.encode(document))
+    manifest = msgspec.json.encode({"artifacts": [artifact]})
+    (tmp_path / "artifacts" / "x" / "artifacts.json").write_bytes(manifest)
+
+    foreign = (await imported(stranger, b"".join(a3s.lines(tmp_path, "x")))).session_id
+    said = await stranger.new()
+    reply = stranger.prompt(said, f"sha256/{row.sha256}")
+    (await daemon.puppet.next()).finish()
+    await reply.verdict()
+
+    for name, bytes_given in ((foreign, [b"of the stranger"]), (said, [])):
+        file = await exported(stranger, name)
+        assert row.sha256.encode() in file
+        blobs = [line["blob"]["data"] for line in lines_of(file) if "blob" in line]
+        assert [base64.b64decode(data) for data in blobs] == bytes_given
 
 
 @pytest.mark.parametrize("name", ["sh\\u0061256", "\\u0073ha256"])
