@@ -31,15 +31,19 @@ def test_frames_pass_in_both_directions_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"{", b"[]", b"7", b"\xff", b'{"id":1}', b'{"id":{},"method":"x"}']
-)
+    "data",
+    [
+        b"{", b"[]", b"7", b"\xff", b'{"id":1}', b'{"id":{},"method":"x"}',
+        b'{"id":9007199254740993,"method":"x"}', b'{"id":"%b","method":"x"}' % (b"i" * 257),
+    ],
+)  # fmt: skip
 def test_unreadable_frame_is_left_to_the_daemon(data: bytes) -> None:
     play = begun()
 
     play.exchange.from_editor(data)
 
     assert play.exchange.to_daemon.take_back() == [data]
-    assert play.exchange.is_delivered
+    assert play.exchange.is_settled
 
 
 def test_oversize_frame_is_answered_and_the_next_one_passes() -> None:

@@ -9,6 +9,11 @@ from moorage_clients.bridge.framing import MAX_FRAME_BYTES
 from moorage_clients.bridge.scan import Span, Unreadable, Wanted, fields
 
 
+# What the daemon takes for an id. Others it answers without one: nothing is to wait for that.
+MAX_ID_BYTES = 256
+MAX_ID_NUMBER = 2**53
+
+
 class Kind(Enum):
     REQUEST = auto()
     NOTIFICATION = auto()
@@ -116,9 +121,17 @@ def _classify(data: bytes, found: dict[str, Span]) -> Frame:
 def _id(frame: Frame, path: str) -> str | None:
     """An id as JSON text; None if there is none, or none that an id can be."""
     found = frame.value(path)
-    if path not in frame.found or isinstance(found, dict | list | bool | float):
-        return None
-    return json.dumps(found)
+    match found:
+        case _ if path not in frame.found:
+            return None
+        case dict() | list() | bool() | float():
+            return None
+        case str() if len(found.encode(errors="replace")) > MAX_ID_BYTES:
+            return None
+        case int() if abs(found) > MAX_ID_NUMBER:
+            return None
+        case _:
+            return json.dumps(found)
 
 
 def _place(frame: Frame, inside: str) -> tuple[str | None, int | None]:
