@@ -29,10 +29,11 @@ Scenario = Generator[Callable[[], bool], None, None]
 
 @dataclass(eq=False)
 class Daemon:
-    """The daemon's end of one connection. Who wants to follow a session again is let."""
+    """The daemon's end of one connection. Who wants to follow a session again is let, at once."""
 
     socket: socket.socket
     got: list[Message] = field(default_factory=list[Message])
+    is_quick: bool = True
     _lines: Lines = field(default_factory=Lines)
 
     def read(self) -> None:
@@ -46,7 +47,7 @@ class Daemon:
 
     def _take(self, message: Message) -> None:
         self.got.append(message)
-        if message.get("method") == "_moorage/session/attach":
+        if message.get("method") == "_moorage/session/attach" and self.is_quick:
             self.send(id=message["id"], result={"seq": 1})
 
     def has(self, method: str) -> bool:
@@ -90,6 +91,7 @@ class World:
     def __init__(self, *, by_header: bool = False) -> None:
         self.now = 0.0
         self.is_up = True
+        self.is_heard = True  # the relay, by its editor
         self.daemons: list[Daemon] = []
         self.heard: list[tuple[float, Message]] = []
         self._by_header = by_header
@@ -179,7 +181,7 @@ class World:
 
     def _hear(self) -> None:
         try:
-            while data := os.read(self._editor_in, 2**16):
+            while self.is_heard and (data := os.read(self._editor_in, 2**16)):
                 frames = self._frames.receive(data)
                 self.heard += [(self.now, json.loads(_whole(found))) for found in frames]
         except BlockingIOError:

@@ -96,6 +96,43 @@ def test_daemon_that_never_says_hello_is_as_good_as_none(world: World) -> None:
     assert "error" in answer
 
 
+def test_editor_that_takes_nothing_does_not_wait_for_a_daemon(world: World) -> None:
+    """It is behind with what comes before the answer, however long that takes it."""
+    large = "x" * 100_000
+
+    def scenario(world: World) -> Scenario:
+        yield from world.begins()
+        world.say(id=1, method="session/new", params={"cwd": "/"})
+        yield world.asked("session/new")
+        world.daemon.answer("session/new", {"sessionId": "s1", "_meta": {"moorage": {"seq": 1}}})
+        yield world.has_answer(1)
+        world.say(id=2, method="session/prompt", params=PROMPT)
+        yield world.asked("session/prompt")
+        world.daemon.die()
+        yield world.connected(2)
+        world.daemon.is_quick = False
+        yield from world.greets()
+        yield world.asked("_moorage/session/attach")
+        world.is_heard = False
+        for seq in range(2, 15):
+            params = {"sessionId": "s1", "update": {"text": large}, "seq": seq}
+            world.daemon.send(method="session/update", params=params)
+            yield world.past(world.now + 0.1)
+        yield world.past(world.now + 100)
+        world.is_heard = True
+        world.daemon.answer("_moorage/session/attach", {"seq": 14})
+        yield world.asked("session/prompt")
+        world.daemon.answer("session/prompt", {"stopReason": "end_turn"})
+        yield world.has_answer(2)
+
+    world.run(scenario)
+
+    assert [m["result"] for _, m in world.answers(2)] == [{"stopReason": "end_turn"}]
+    told = [m["params"]["seq"] for _, m in world.heard if m.get("method") == "session/update"]
+    assert told == list(range(2, 15))
+    assert len(world.daemons) == 2
+
+
 def test_last_words_of_a_daemon_are_heard_though_it_takes_nothing_more(world: World) -> None:
     """It died with megabytes on their way in both directions."""
     large = "x" * 400_000

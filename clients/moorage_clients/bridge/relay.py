@@ -97,7 +97,9 @@ class Relay:
                 self._from_daemon = Lines()
                 self._has_heard = self._is_deaf = False
                 exchange.opened()
-        search.wait(now, is_waiting=exchange.wants_daemon)
+        # An editor that is behind with what it was sent waits for no daemon: this one waits for it.
+        is_behind = exchange.to_editor.size >= HIGH_WATER
+        search.wait(now, is_waiting=exchange.wants_daemon and not is_behind)
         if now >= search.patience_ends:
             self._lose_daemon()  # if there is one, it does not even say hello
             exchange.give_up(search.problem)
