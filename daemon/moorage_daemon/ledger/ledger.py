@@ -273,17 +273,21 @@ class Ledger:
         self._ended(self.accounts.expire(self.now()), "daemon")
 
     async def forget(self) -> int:
-        """Remove the trees that ended long enough ago; gives how many grants those were."""
-        outdated = self.accounts.outdated(self.now(), self.retention)
-        for account in outdated:
+        """Remove the trees that ended long enough ago; gives how many grants those were.
+
+        Somebody else may be at the same: then each grant counts for one of them.
+        """
+        removed = 0
+        for account in self.accounts.outdated(self.now(), self.retention):
             try:
                 await self.committer.delete(account.id)
             except StoreError:
                 logger.exception("a grant cannot be removed", extra={"grant": account.id})
-                return outdated.index(account)
-            self.accounts.forget(account)
-            del self.holdings[account.id]
-        return len(outdated)
+                break
+            if self.holdings.pop(account.id, None) is not None:
+                self.accounts.forget(account)
+                removed += 1
+        return removed
 
     async def look_after(self) -> None:
         """Expire and forget, again and again, from the first grant on."""

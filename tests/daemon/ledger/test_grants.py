@@ -492,6 +492,25 @@ async def test_gc_removes_what_has_ended(short_lived: Daemon) -> None:
     assert len((await ask(client, "list"))["grants"]) == 1
 
 
+async def test_gc_twice_at_once_removes_each_grant_once(short_lived: Daemon) -> None:
+    client = await short_lived.connect()
+    root = await create(client)
+    await create(client, agent="x", parent=root)
+    await ask(client, "close", grantId=root)
+    removed: list[int] = []
+
+    async def gc() -> None:
+        other = await short_lived.connect()
+        removed.append((await ask(other, "gc"))["removed"])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gc)
+        nursery.start_soon(gc)
+
+    assert sum(removed) == 2
+    assert (await ask(client, "list"))["grants"] == []
+
+
 async def test_grants_are_no_sessions(client: Client) -> None:
     grant = await create(client)
 
