@@ -60,6 +60,7 @@ HOMES = {
 # Inside the daemon a module (or package) may import only from later rows.
 LAYERS = (
     ("__main__",),
+    ("program",),
     ("checkup",),
     ("app",),
     ("transports",),

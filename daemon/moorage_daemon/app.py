@@ -25,7 +25,6 @@ from pathlib import Path
 import trio
 
 from moorage_daemon.agents.absent import agent_named
-from moorage_daemon.agents.native import NativeAgent
 from moorage_daemon.agents.port import Agent
 from moorage_daemon.agents.scripted import ScriptedAgent
 from moorage_daemon.connection.connection import Connection, stranger
@@ -47,7 +46,6 @@ from moorage_daemon.session import Rules, Surroundings
 from moorage_daemon.sessions import DRAIN_SLACK, Sessions, open_sessions
 from moorage_daemon.settings import ClosePolicy, Settings
 from moorage_daemon.statedir import StateDir
-from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.opening import BadStore, Choice, find_store
 from moorage_daemon.store.port import Store, Stored
 from moorage_daemon.transfer.imports import Imports
@@ -117,6 +115,7 @@ async def open_agents(settings: Settings) -> AsyncGenerator[dict[str, Agent]]:
         yield agents
         return
     # Here and not above: an HTTP library adds a seventh to the start, and not every daemon talks.
+    from moorage_daemon.agents.native import NativeAgent
     from moorage_daemon.providers.opening import open_providers
 
     try:
@@ -179,6 +178,8 @@ async def open_app_in_memory(
 
 @asynccontextmanager
 async def _memory() -> AsyncGenerator[Store]:
+    from moorage_daemon.store.memory import MemoryStore  # not above: few daemons keep nothing
+
     yield MemoryStore()
 
 

@@ -229,7 +229,7 @@ def test_with_state_dir_it_is_the_one_daemon_there(tmp_path: Path) -> None:
 
 NOISY = """
 import logging, os, sys, warnings
-from moorage_daemon import __main__, app
+from moorage_daemon import app, program
 
 serve = app.App.serve
 
@@ -245,7 +245,7 @@ async def noisy(self, transport, *rest):
     await serve(self, transport, *rest)
 
 app.App.serve = noisy
-__main__.main(["--stdio", "--verbose"])
+program.main(["--stdio", "--verbose"])
 """
 CHATTER = (
     "a library's chatter",

@@ -1,11 +1,14 @@
-"""Export and import: a session as a file, in parts that fit a message."""
+"""Export and import: a session as a file, in parts that fit a message.
+
+What writes and reads files is loaded with the first of them: most daemons never see one.
+"""
+
+from functools import partial
 
 import trio
 
 from moorage_daemon.handlers.port import Answer, Desk, Later, Now, Peer
 from moorage_daemon.identity import Verb
-from moorage_daemon.transfer.export import first_part, next_part
-from moorage_daemon.transfer.intake import MAX_FILE, Importer
 from moorage_protocol.errors import Busy, InvalidParams, NotPermitted, StorageError
 from moorage_protocol.moorage import Role
 from moorage_protocol.transfer import (
@@ -21,8 +24,13 @@ from moorage_protocol.transfer import (
 )
 
 
+MAX_FILE = 4 * 2**30  # bytes; more is no session
+
+
 def export(desk: Desk, peer: Peer, params: ExportParams) -> Answer:
     """A part of a session's file, of a killed one too."""
+    from moorage_daemon.transfer.export import first_part, next_part
+
     principal = peer.identity.principal
     session = desk.sessions.find(params.session_id, principal, Verb.WATCH, killed=True)
     store, now = session.around.store, desk.sessions.committer.now()
@@ -37,6 +45,8 @@ def export(desk: Desk, peer: Peer, params: ExportParams) -> Answer:
 
 def begin(desk: Desk, peer: Peer, params: ImportBeginParams) -> Answer:
     """A file is about to come."""
+    from moorage_daemon.transfer.intake import Importer, Intake
+
     identity = peer.identity
     if identity.principal.role is Role.OBSERVER:
         raise NotPermitted
@@ -45,7 +55,7 @@ def begin(desk: Desk, peer: Peer, params: ImportBeginParams) -> Answer:
     importer = Importer(
         identity.principal.name, identity.tui, keep_id=params.keep_id, agent=desk.default_agent
     )
-    import_id = desk.imports.begin(identity.connection, importer)
+    import_id = desk.imports.begin(identity.connection, partial(Intake, importer=importer))
     return Now(ImportBegun(import_id=import_id, max_part=MAX_PART))
 
 

@@ -23,7 +23,6 @@ from typing import cast
 from moorage_daemon.settings import StoreAddress
 from moorage_daemon.store import database
 from moorage_daemon.store.disk import Disk, made
-from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.port import Store
 from moorage_daemon.store.sqlite import open_sqlite
 
@@ -81,6 +80,8 @@ def _path(address: StoreAddress, state_dir: Path, default: str) -> Path:
 
 @asynccontextmanager
 async def _open_memory() -> AsyncGenerator[Store]:
+    from moorage_daemon.store.memory import MemoryStore  # not above, as below
+
     yield MemoryStore()
 
 

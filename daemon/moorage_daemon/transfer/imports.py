@@ -5,16 +5,20 @@ others.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import trio
 
 from moorage_daemon.identity import new_id
 from moorage_daemon.sessions import Sessions
 from moorage_daemon.store.port import StoreError
-from moorage_daemon.transfer.intake import Importer, Intake
 from moorage_protocol.errors import NotFound, Overloaded
 
+
+if TYPE_CHECKING:  # it is loaded when the first file comes
+    from moorage_daemon.transfer.intake import Intake
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +29,7 @@ STALE = 60.0  # seconds of silence after which an import makes room
 @dataclass(frozen=True)
 class _Open:
     connection: str
-    intake: Intake
+    intake: "Intake"
 
 
 @dataclass(eq=False)
@@ -34,15 +38,19 @@ class Imports:
 
     sessions: Sessions
     _open: dict[str, _Open] = field(default_factory=dict[str, _Open])
-    _leaving: list[Intake] = field(default_factory=list[Intake])
+    _leaving: list["Intake"] = field(default_factory=list["Intake"])
 
-    def begin(self, connection: str, importer: Importer) -> str:
-        """A file begins; gives its import's id. Raises `Overloaded`."""
+    def begin(
+        self, connection: str, intake: "Callable[[Sessions, Callable[[str], bool]], Intake]"
+    ) -> str:
+        """A file begins, which `intake` reads; gives its import's id. Raises `Overloaded`.
+
+        `intake` is told which sessions there are, and asks which ids are taken.
+        """
         if len(self._open) >= MAX_IMPORTS:
             self._make_room()
         import_id = new_id()
-        intake = Intake(self.sessions, importer, self._is_taken)
-        self._open[import_id] = _Open(connection, intake)
+        self._open[import_id] = _Open(connection, intake(self.sessions, self._is_taken))
         return import_id
 
     def _is_taken(self, session: str) -> bool:
@@ -59,7 +67,7 @@ class Imports:
             raise Overloaded
         self.drop(oldest)
 
-    def find(self, connection: str, import_id: str) -> Intake:
+    def find(self, connection: str, import_id: str) -> "Intake":
         """The file that this connection brings under that id; raises `NotFound`."""
         found = self._open.get(import_id)
         if found is None or found.connection != connection:
@@ -77,7 +85,7 @@ class Imports:
             self._leaving.append(found.intake)
             self.sessions.around.sessions.start_soon(self._discard, found.intake)
 
-    async def _discard(self, intake: Intake) -> None:
+    async def _discard(self, intake: "Intake") -> None:
         try:
             await intake.discard()
         except StoreError:

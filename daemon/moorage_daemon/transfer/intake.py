@@ -37,7 +37,6 @@ from moorage_protocol.errors import InvalidParams
 from moorage_protocol.transfer import Imported
 
 
-MAX_FILE = 4 * 2**30  # bytes; more is no session
 BREATH = 64  # lines after which others run: some 500 µs
 
 
@@ -82,8 +81,8 @@ class Intake:
     """A file that is being read; `offset` bytes of it have come."""
 
     sessions: Sessions
-    importer: Importer
     is_taken: Callable[[str], bool]
+    importer: Importer
     offset: int = 0
     lines: int = 0
     touched: float = field(default_factory=trio.current_time)
