@@ -17,15 +17,19 @@ def _words(text: str) -> frozenset[str]:
 # These run what they are given, whatever stands in front of it.
 LAUNCHERS = _words(
     """
-    . at batch builtin busybox catchsegv chpst chroot chrt command coproc crontab daemonize
-    dbus-run-session dc doas ed emacs enable entr env eval ex exec expect fakeroot find2perl
-    firejail flock gdb info ionice ld ldd less linux32 linux64 lldb ltrace man mc more most
-    mysql nano ncat nc netcat nice nohup npx nsenter nvim osascript parallel perf pg pipx pkexec
-    prlimit proot psql reptyr rlwrap rsh runcon runuser scp screen script sem setarch setpriv
-    setsid sftp sg slogin socat softlimit source sqlite3 ssh ssh-keygen start-stop-daemon stdbuf
-    strace su sudo systemd-run taskset telnet time timelimit timeout tmux torsocks toybox trap
-    tsocks unbuffer unshare uvx valgrind vi view vim visudo watch whiptail xargs xdg-open xterm
-    xvfb-run yarnpkg
+    . at autossh batch builtin bunx busybox bwrap capsh catchsegv cgexec choom chpst chronic
+    chroot chrt command compgen complete coproc coreutils crontab daemonize dbus-launch
+    dbus-run-session dc direnv doas dumb-init eatmydata ed emacs enable entr env eval ex
+    exec expect fakeroot faketime fc find2perl firejail flock fzf gdb gnuplot hash hyperfine
+    ifne info ionice ld ldd less let linux32 linux64 lldb logsave ltrace m4 machinectl man
+    mapfile mc memusage more most mysql nano nc ncat netcat nice nix-shell nodemon nohup npx
+    nsenter numactl nvim osascript parallel pee perf pg pipx pkexec pnpx prlimit proot
+    proxychains psql readarray reptyr rlwrap rsh run-parts runcon runuser scp screen script
+    sem setarch setpriv setsid sftp sg slogin socat softlimit source sqlite3 ssh ssh-agent
+    ssh-keygen sshpass start-stop-daemon stdbuf strace su sudo sudoedit systemd-run taskset
+    telnet time timelimit timeout tini tmux torify torsocks toybox trap trickle tsocks
+    unbuffer unshare uvx valgrind vi vidir view vim vipe visudo watch watchexec whiptail
+    xargs xdg-open xinit xterm xvfb-run yarnpkg zrun
     """
 )
 
@@ -34,34 +38,44 @@ _LOADERS = ("ld-linux", "ld-musl", "ld.so")  # which run the program in their fi
 # In what these are told anything can be said; a script, a module or a verb a rule may name.
 INTERPRETERS = _words(
     """
-    awk bash bb bun busybox-sh csh dash deno docker elixir erl fish flatpak gawk ghci groovy
-    guile irb java julia jython ksh kubectl lua luajit mawk mksh nawk nerdctl node nodejs ocaml
-    original-awk perl php podman pwsh pypy python pythonw r racket rbash ruby rscript scala
-    scheme sh tclsh tcsh wish yash zsh
+    asdf awk bash bb bun bundle busybox-sh conda csh dash deno docker dotnet elixir erl fish
+    flatpak gawk ghci groovy guile hatch ip irb java julia jython ksh kubectl lua luajit
+    mamba mawk micromamba mise mksh nawk nerdctl nix node nodejs ocaml original-awk pdm perl
+    php pipenv podman poetry pwsh pyenv pypy python pythonw r racket rbash rbenv rscript
+    ruby rustup rye scala scheme sh tclsh tcsh uv wish yash zsh
     """
 )
 
 # Options that name a program to run, by program: `-x` also inside `-vx`, `--long` also shortened.
 OPTIONS = {
     "ag": {"--pager"},
+    "apt": {"-c", "-o", "--config-file", "--option"},
+    "apt-get": {"-c", "-o", "--config-file", "--option"},
     "cargo": {"--config"},
-    "cc": {"-B", "-fplugin", "-specs", "-wrapper"},
-    "clang": {"-B", "-fplugin", "-specs"},
+    "cc": {"-B", "-fplugin", "-specs", "-wrapper", "--prefix", "--specs"},
+    "clang": {"-B", "-fplugin", "-specs", "--prefix", "--specs"},
     "cmake": {"-P", "-E"},
+    "cpio": {"--rsh-command"},
     "ctest": {"-S"},
+    "dpkg": {"--post-invoke", "--pre-invoke", "--status-logger"},
     "fd": {"-x", "-X", "--exec", "--exec-batch"},
     "fdfind": {"-x", "-X", "--exec", "--exec-batch"},
-    "g++": {"-B", "-fplugin", "-specs", "-wrapper"},
-    "gcc": {"-B", "-fplugin", "-specs", "-wrapper"},
+    "g++": {"-B", "-fplugin", "-specs", "-wrapper", "--prefix", "--specs"},
+    "gcc": {"-B", "-fplugin", "-specs", "-wrapper", "--prefix", "--specs"},
     "go": {"-exec", "-toolexec", "-vettool"},
+    "hg": {"-e", "--config", "--remotecmd", "--ssh"},
+    "install": {"--strip-program"},
     "make": {"--eval"},
+    "mypy": {"--python-executable"},
     "nmap": {"--script"},
     "npm": {"--script-shell", "--node-options"},
     "pip": {"--python", "--editor"},
     "rg": {"--pre", "--hostname-bin", "-z", "--search-zip"},
     "rsync": {"-e", "--rsh", "--rsync-path"},
+    "rustc": {"-C", "--codegen"},
     "sort": {"--compress-program"},
     "split": {"--filter"},
+    "svn": {"--config-option", "--diff-cmd", "--diff3-cmd", "--editor-cmd", "--merge-cmd"},
     "tar": {
         *("-F", "-I", "--checkpoint-action", "--info-script", "--new-volume-script"),
         *("--rmt-command", "--rsh-command", "--to-command", "--use-compress-program"),
@@ -79,6 +93,7 @@ WORDS = {
         *("-delete", "-exec", "-execdir", "-fls", "-fprint", "-fprint0", "-fprintf", "-ok"),
         "-okdir",
     },
+    "gh": {"alias", "codespace", "cs", "ext", "extension", "extensions"},
     "npm": {"create", "edit", "exec", "explore", "init", "x"},
     "pnpm": {"create", "dlx", "exec"},
     "yarn": {"create", "dlx", "exec"},

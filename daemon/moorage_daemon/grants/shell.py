@@ -89,9 +89,12 @@ def commands_in(text: str) -> Found:
 
 def _without_lead(words: list[Word]) -> tuple[Word, ...]:
     """The command without the reserved words and assignments in front of it."""
+    is_timed = False
     for index, word in enumerate(words):
-        if word.text not in _LEADING and not _is_assignment(word.text):
+        is_of_time = is_timed and word.text in {"-p", "--"}
+        if word.text not in _LEADING and not _is_assignment(word.text) and not is_of_time:
             return tuple(words[index:])
+        is_timed = word.text == "time" or is_of_time
     return ()
 
 

@@ -8,12 +8,26 @@ where a word is made by the shell nobody knows what it becomes.
 from collections.abc import Sequence
 from enum import IntEnum
 
-from moorage_daemon.grants.openers import INTERPRETERS, LAUNCHERS, program_name, starts_others
+from moorage_daemon.grants.openers import (
+    INTERPRETERS,
+    LAUNCHERS,
+    is_option,
+    program_name,
+    starts_others,
+)
 from moorage_daemon.grants.shell import Found, Word, commands_in
 
 
 MAX_INSIDE = 4  # commands in arguments of commands; beyond that nobody is sure
-CARRIERS = LAUNCHERS | INTERPRETERS | {"fd", "fdfind", "find", "function"}
+SEEKERS = frozenset({"fd", "fdfind", "find", "function"})
+CARRIERS = LAUNCHERS | INTERPRETERS | SEEKERS
+SHELLS = frozenset(
+    {"ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "yash", "zsh"}
+)
+HEARERS = frozenset(
+    {"at", "batch", "crontab", "ed", "ex", "gdb", "m4", "mysql", "parallel", "psql"}
+)
+CODE = ("-c", "-e", "-E", "-p", "-r", "--eval", "--print")  # what follows is in another language
 
 
 class Touch(IntEnum):
@@ -50,7 +64,7 @@ def _touch(rule: Sequence[str], found: Found, *, is_prefix: bool, inside: int) -
 def _touch_one(
     rule: Sequence[str], words: Sequence[Word], *, is_prefix: bool, inside: int
 ) -> Touch:
-    worst = _compared(rule, words, is_prefix=is_prefix)
+    worst = _meant(rule, words, is_prefix=is_prefix)
     if worst is Touch.YES or not words or not words[0].is_certain:
         return worst
     if program_name(words[0].text) in CARRIERS:
@@ -63,9 +77,9 @@ def _touch_one(
 
 def _carried(rule: Sequence[str], words: Sequence[Word], *, is_prefix: bool, inside: int) -> Touch:
     """What a launcher is given: any of its words may begin a command, or be the text of one."""
-    worst = Touch.NO
+    worst = Touch.UNSURE if _hears_of_more(words) else Touch.NO
     for index in range(1, len(words)):
-        worst = max(worst, _compared(rule, words[index:], is_prefix=is_prefix))
+        worst = max(worst, _meant(rule, words[index:], is_prefix=is_prefix))
         if not words[index].is_certain or rule[0] in words[index].text:
             worst = max(worst, Touch.UNSURE)  # it may be the word itself, or in another language
         nested = commands_in(words[index].text)
@@ -74,6 +88,37 @@ def _carried(rule: Sequence[str], words: Sequence[Word], *, is_prefix: bool, ins
         if worst is Touch.YES:
             break
     return worst
+
+
+def _meant(rule: Sequence[str], words: Sequence[Word], *, is_prefix: bool) -> Touch:
+    """Whether the words begin with the rule's, `git-push` also as the two that it stands for."""
+    found = _compared(rule, words, is_prefix=is_prefix)
+    name = words[0].text.rpartition("/")[2] if words and words[0].is_certain else ""
+    if not name.startswith("git-"):
+        return found
+    two = (Word("git"), Word(name.removeprefix("git-")), *words[1:])
+    return max(found, _compared(rule, two, is_prefix=is_prefix))
+
+
+def _hears_of_more(words: Sequence[Word]) -> bool:
+    """Whether a launcher, or what it is given, hears of commands that are not seen here."""
+    if program_name(words[0].text) in SEEKERS:
+        return False
+    return any(_is_hearer(words[index:]) for index in range(len(words)))
+
+
+def _is_hearer(words: Sequence[Word]) -> bool:
+    name, options = program_name(words[0].text), list[str]()
+    if name not in INTERPRETERS:
+        return name in HEARERS
+    for word in words[1:]:
+        if not word.text.startswith("-"):
+            break
+        options.append(word.text)
+    is_alone = len(options) == len(words) - 1
+    if name in SHELLS:
+        return is_alone or any(is_option(option, "-s") for option in options)
+    return is_alone or any(is_option(option, code) for option in options for code in CODE)
 
 
 def _compared(rule: Sequence[str], words: Sequence[Word], *, is_prefix: bool) -> Touch:

@@ -141,6 +141,16 @@ def test_word_that_the_shell_makes_is_uncertain() -> None:
         "f() { rm x; }; f",
         "ls # '\nrm x",
         "for i in a b; do rm $i; done",
+        "time -p rm x",
+        "time -p -- rm x",
+        "uv run rm x",
+        "ip netns exec a rm x",
+        "bwrap --bind / / rm x",
+        "hyperfine 'rm x'",
+        "ssh-agent rm x",
+        "hash -p /bin/rm z; z x",
+        "mapfile -C 'rm x' -c 1 a",
+        "let 'a[$(rm x)]'",
     ],
 )
 def test_denied_command_is_found_in_every_segment(command: str) -> None:
@@ -148,7 +158,20 @@ def test_denied_command_is_found_in_every_segment(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["$x y", "${a}m x", "r{m,x}", "r? x", "sh -c $x", "X=rm ls", "a 'b"]
+    "command",
+    [
+        *("$x y", "${a}m x", "r{m,x}", "r? x", "sh -c $x", "X=rm ls", "a 'b"),
+        "printf 'r\\155 x' | sh",
+        "base64 -d x | bash -s a",
+        "base64 -d x | sudo -n sh",
+        "sh < x",
+        "base64 -d x | python3",
+        "base64 -d x | python3 -",
+        'perl -ne \'system "r" . "m x"\' f',
+        "base64 -d x | parallel",
+        "at now < x",
+        "install -s --strip-program=x a b",
+    ],
 )
 def test_command_that_nobody_can_tell_is_unsure(command: str) -> None:
     assert touch("Bash(rm:*)", command) is Touch.UNSURE
@@ -166,6 +189,12 @@ def test_command_that_nobody_can_tell_is_unsure(command: str) -> None:
         "echo $HOME",
         "ls # rm x",
         "X=1 ls",
+        "sh build.sh",
+        "bash -c 'ls; pwd'",
+        "python3 -m pytest",
+        "find . -name sh",
+        "docker ps",
+        "time -p ls",
     ],
 )
 def test_word_elsewhere_is_not_the_command(command: str) -> None:
@@ -173,10 +202,18 @@ def test_word_elsewhere_is_not_the_command(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["git push", "git push -f", "git -C x push", "git --no-pager -c a=b push origin"]
+    "command",
+    [
+        *("git push", "git push -f", "git -C x push", "git --no-pager -c a=b push origin"),
+        *("git-push", "/usr/lib/git-core/git-push origin", "env git-push"),
+    ],
 )
 def test_options_between_the_words_of_a_denied_command_change_nothing(command: str) -> None:
     assert touch("Bash(git push:*)", command) is Touch.YES
+
+
+def test_program_of_git_is_meant_by_its_own_name_too() -> None:
+    assert touch("Bash(git-lfs:*)", "git-lfs push") is Touch.YES
 
 
 def test_other_verb_is_another_command() -> None:
@@ -199,6 +236,7 @@ def test_denied_whole_tool_denies_every_command() -> None:
         ("Bash(cd src && make)", "cd src && make"),
         ("Bash(cargo:*)", "cargo"),
         ("Bash(docker ps:*)", "docker ps -a"),
+        ("Bash(uv sync:*)", "uv sync --frozen"),
     ],
 )
 def test_rule_that_says_more_permits_more(rule: str, command: str) -> None:
@@ -218,6 +256,15 @@ def test_rule_that_says_more_permits_more(rule: str, command: str) -> None:
         ("Bash(cargo:*)", "cargo b; rm -rf /"),
         ("Bash(cargo:*)", "cargo --config build.rustc-wrapper=intruder build"),
         ("Bash(git log:*)", "git log --textconv"),
+        ("Bash(install:*)", "install -s --strip-program=intruder a b"),
+        ("Bash(cpio:*)", "cpio --rsh-command=intruder -F h:a"),
+        ("Bash(rustc:*)", "rustc -Clinker=intruder a.rs"),
+        ("Bash(svn:*)", "svn diff --diff-cmd intruder"),
+        ("Bash(hg:*)", "hg --config alias.x=!intruder x"),
+        ("Bash(uv:*)", "uv run intruder"),
+        ("Bash(ip:*)", "ip netns exec a intruder"),
+        ("Bash(gcc:*)", "gcc --prefix=. a.c"),
+        ("Bash(mypy:*)", "mypy --python-executable intruder"),
     ],
 )
 def test_rule_that_says_more_does_not_permit_everything(rule: str, command: str) -> None:
