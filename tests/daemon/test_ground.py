@@ -543,6 +543,21 @@ async def test_delete_ends_the_grant_that_was_made_for_the_session(
     assert (await ask(client, "get", grantId=shared))["state"] == "active"
 
 
+@pytest.mark.parametrize("end", ["kill", "delete"])
+async def test_grant_made_for_a_session_that_does_not_stand_on_it_ends_with_it(
+    client: Client, end: str
+) -> None:
+    session = await client.new()
+    grant = await create(client, sessionId=session)
+    other = await create(client, sessionId=await client.new())
+
+    await getattr(client, end)(session)
+
+    cause = {"kill": "admin_kill", "delete": "session_removed"}[end]
+    assert (await ask(client, "get", grantId=grant))["cause"] == cause
+    assert (await ask(client, "get", grantId=other))["state"] == "active"
+
+
 async def test_session_that_was_put_away_comes_back_on_its_grant(
     daemon: Daemon, client: Client, lever: Lever
 ) -> None:

@@ -234,6 +234,11 @@ class Ledger:
         if holding.account.state(self.now()) is GrantState.ACTIVE:
             self._end(holding, cause, by)
 
+    def end_with(self, session_id: str, cause: str, by: str) -> None:
+        """End all that were made for a session, whether or not it stands on them."""
+        for holding in [each for each in self.holdings.values() if each.session == session_id]:
+            self.end(holding, cause, by)
+
     def _end(self, holding: Holding, cause: str, by: str) -> None:
         self._ended(self.accounts.close(holding.account, cause, self.now()), by)
 

@@ -229,10 +229,8 @@ class Ground:
             self.law.ledger.stop_below(holding)
 
     def end(self, cause: Cause, by: str) -> None:
-        """The session has ended for good, and with it the grant that was made for it."""
-        holding = self._found()
-        if holding is not None and holding.session == self.tenant.id:
-            self.law.ledger.end(holding, cause, by)
+        """The session has ended for good, and with it the grants that were made for it."""
+        self.law.ledger.end_with(self.tenant.id, cause, by)
 
 
 def _exhausted(holding: Holding) -> Trouble | None:
