@@ -1,7 +1,7 @@
 """Sessions that stand on grants: what their tools may do, what that costs, and how it ends."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from moorage_daemon.grant_settings import CredentialSource, GrantSettings
 from moorage_daemon.identity import Principal
 from moorage_daemon.store.model import ChargeBody, Kind
 from moorage_daemon.tools.port import Bench, NotBegun, Report
-from moorage_protocol.acp import Meta, StopReason
+from moorage_protocol.acp import Diff, Meta, StopReason, ToolCallContent
 from moorage_protocol.config import Permissions
 from moorage_protocol.errors import GrantRefused, InvalidParams, RpcError
 from moorage_protocol.grants import Sensitivity
@@ -718,6 +718,34 @@ async def test_credential_is_filled_in_late_and_told_nowhere(keeper: Daemon) -> 
     assert SECRET not in str(client.messages)
     assert not any(SECRET.encode() in entry.body for entry in await keeper.log(session))
     assert "working with" in str(client.messages)
+
+
+class Differ(Lever):
+    """A lever that shows before what it will change."""
+
+    def __init__(self, old: str) -> None:
+        super().__init__()
+        self.old = old
+
+    async def preview(self, arguments: LeverArguments, bench: Bench) -> Sequence[ToolCallContent]:
+        return (Diff(path="/a.txt", old_text=self.old, new_text="new"),)
+
+
+@pytest.mark.parametrize(("old", "is_shown"), [(f"key: {SECRET}", False), ("key: none", True)])
+async def test_credential_is_not_told_by_what_is_shown_before(
+    keeper: Daemon, old: str, *, is_shown: bool
+) -> None:
+    client = await keeper.connect()
+    session, _ = await standing(keeper, client, tools=None, credentials=["key"])
+    differ = Differ(old)
+
+    pull = await turn(keeper, client, session)
+    await pull.call(differ)
+    await pull.end()
+
+    assert differ.pulled == ["A"]
+    assert (old in str(client.messages)) is is_shown
+    assert any(old.encode() in entry.body for entry in await keeper.log(session)) is is_shown
 
 
 @pytest.mark.parametrize("grant", [{"tools": None}, {"tools": None, "credentials": ["key"]}, None])

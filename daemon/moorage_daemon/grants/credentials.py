@@ -118,6 +118,7 @@ def _lines(secret: str) -> list[str]:
 def _encoded(text: str) -> Iterable[str]:
     data = text.encode("utf-8", "surrogateescape")
     yield json.dumps(text)[1:-1]
+    yield json.dumps(text, ensure_ascii=False)[1:-1]
     yield quote(data, safe="")
     yield data.hex()
     yield data.hex().upper()

@@ -470,10 +470,16 @@ class TurnStage:
         except Exception:
             self._break(call)
             raise
-        if content and len(encode(content)) <= MAX_PREVIEW:
+        if content and len(encode(content)) <= MAX_PREVIEW and not await self._tells(content):
             self._show(Kind.TOOL, ToolCallUpdate(tool_call_id=call.id, content=content))
             return content
         return ()
+
+    async def _tells(self, content: Sequence[ToolCallContent]) -> bool:
+        """Whether a credential stands in it; a difference without it would be another one."""
+        await self._listed()
+        text = encode(content).decode()
+        return self._scrubber is not None and self._scrubber.scrub(text) != text
 
     async def _permit(self, call: _Call, fields: ToolCallFields) -> Receipt | None:
         """Come to a decision, and write the intent and the charge with it.
@@ -539,11 +545,16 @@ class TurnStage:
 
         Raises `NotBegun` if one of them is not to be had.
         """
-        listed = await self.scene.ground.secrets()
-        self._scrubber = Scrubber(listed) if listed else None
+        listed = await self._listed()
         if not set(call.credentials) <= set(listed):
             raise NotBegun("A credential that it refers to is not available.")
         return {name: listed[name] for name in call.credentials}
+
+    async def _listed(self) -> Mapping[str, str]:
+        """The credentials that the grant lists, which nothing is to tell from here on."""
+        listed = await self.scene.ground.secrets()
+        self._scrubber = Scrubber(listed) if listed else None
+        return listed
 
     async def _run(self, call: _Call, tool: Tool[A], arguments: A, bench: Bench) -> Report:
         """Run the tool, which nothing is in the way of any more."""

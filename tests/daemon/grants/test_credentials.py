@@ -79,6 +79,7 @@ def test_command_without_references_stays_as_it_is() -> None:
     [
         SECRET,
         json.dumps(SECRET),
+        json.dumps(SECRET, ensure_ascii=False),
         quote(SECRET, safe=""),
         SECRET.encode().hex(),
         base64.b64encode(SECRET.encode()).decode(),
