@@ -2,7 +2,7 @@
 
 import os.path
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 MAX_NAME = 200  # characters of a tool's name
@@ -28,11 +28,13 @@ class File:
 
     `inside` are its names below the workspace, "." for that itself: as it was written and, where
     somebody looked, as it resolves. None of them if one leads out. `names` are those and the
-    absolute ones.
+    absolute ones. `path` is the absolute one to the letter: behind a link `..` leads elsewhere than
+    its text says.
     """
 
     inside: tuple[str, ...]
     names: tuple[str, ...]
+    path: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +58,27 @@ class Call:
 def file_at(cwd: str, path: str, resolved: str | None = None) -> File:
     """The file that `path` names in a workspace; `resolved` is where its links end, if known."""
     root = os.path.normpath(cwd)
-    written = os.path.normpath(path if path.startswith("/") else f"{root}/{path}")
-    found = [(written, root)]
+    given = path if path.startswith("/") else f"{root}/{path}"
+    found = [(os.path.normpath(given), root)]
     if resolved is not None:
         found.append((os.path.normpath(resolved), os.path.realpath(root)))
     inside = [_below(absolute, directory) for absolute, directory in found]
     kept = () if None in inside else tuple(dict.fromkeys(name for name in inside if name))
-    return File(kept, tuple(dict.fromkeys([*kept, *(absolute for absolute, _ in found)])))
+    names = dict.fromkeys([*kept, *(absolute for absolute, _ in found)])
+    return File(kept, tuple(names), given)
 
 
 def with_links(cwd: str, file: File) -> File:
     """A file that was only known as it was written, with where its links end.
 
-    That means looking, which may take long where the disk is far away.
+    That means looking, which may take long where the disk is far away. What no file can be called
+    leads nowhere, and nothing opens it.
     """
-    written = file.names[-1]
-    return file_at(cwd, written, os.path.realpath(written))
+    try:
+        resolved = os.path.realpath(file.path)
+    except ValueError:
+        return file
+    return file_at(cwd, file.path, resolved)
 
 
 def _below(path: str, root: str) -> str | None:

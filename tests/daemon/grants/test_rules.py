@@ -1,14 +1,17 @@
 """Rules about tools, files, addresses and servers; and what a policy of many makes of a call."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from moorage_daemon.grants.calls import Argv, Call, File, Shell, Words, file_at
+from moorage_daemon.grants.calls import Argv, Call, File, Shell, Words, file_at, with_links
 from moorage_daemon.grants.globs import matches_path
 from moorage_daemon.grants.policy import NO_RULES, Policy, Ruling, Say, strictest
 from moorage_daemon.grants.rules import Allowlist, BadRule, read_call, read_rule
 from moorage_daemon.grants.touching import Touch
+from moorage_daemon.tools.workspace import Workspace
 from moorage_protocol.config import Asked, Confirmation, OnTimeout, PermissionDefault, Permissions
 
 
@@ -177,6 +180,27 @@ def test_link_to_what_is_denied_is_denied() -> None:
     assert rule.touches(reading(".env")) is Touch.YES
     assert rule.touches(reading("/srv/.env")) is Touch.YES
     assert rule.touches(reading("a.env")) is Touch.NO
+
+
+def test_way_back_from_a_link_is_judged_by_the_file_that_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/key").write_text("nobody's")
+    (tmp_path / "src/link").symlink_to("../secret")
+    path = "src/link/../secret/key"
+
+    with Workspace(tmp_path).open_beneath(path) as fd:
+        assert os.read(fd, 100) == b"nobody's"  # the link is followed before the way back is taken
+    file = with_links(str(tmp_path), file_at(str(tmp_path), path))
+
+    assert read_rule("Read(secret/**)").touches(Call("Read", file)) is Touch.YES
+    assert not read_rule("Read(src/**)").permits(Call("Read", file))
+
+
+def test_path_that_is_none_leads_nowhere(tmp_path: Path) -> None:
+    file = file_at(str(tmp_path), "src/a\0b")
+
+    assert with_links(str(tmp_path), file) == file
 
 
 def test_two_spellings_of_one_accent_are_one_name() -> None:
