@@ -38,7 +38,7 @@ from moorage_daemon.store.model import (
 from moorage_daemon.transfer.arriving import Arriving
 from moorage_daemon.transfer.checking import check_body
 from moorage_daemon.transfer.landing import Landing
-from moorage_daemon.transfer.lines import FOREIGN, BadLine, BlobRecord, Digest, read
+from moorage_daemon.transfer.lines import FOREIGN, BadLine, BlobRecord, Digest, Time, read
 from moorage_protocol.acp import (
     AgentMessageChunk,
     AgentThoughtChunk,
@@ -66,6 +66,7 @@ from moorage_protocol.views import Check, CheckStatus, Verification
 NULL = Raw(b"null")
 MAX_KEPT = 512 * 2**10  # bytes of one part that is kept as it came
 MAX_DOLLARS = 10**9
+EPOCH = 1971  # the first year that is one everywhere
 EXCERPT = 1000  # characters of a prompt in its admission
 MAX_PROMPT = 16 * 2**10  # characters of a system prompt, as everywhere
 
@@ -143,8 +144,8 @@ class _Document(Struct):
     tool_names: Names = ()
     thinking_enabled: bool = False
     thinking_budget: Tokens | None = None
-    created_at: float = 0.0
-    updated_at: float = 0.0
+    created_at: Time = 0.0
+    updated_at: Time = 0.0
     llm_config: _Llm | None = None
     tasks: list[_Task] = []
     todos: list[_Task] = []
@@ -395,8 +396,7 @@ class A3sReading:
             tokens=cost.tokens(),
             micros=None if cost.cost_usd is None else _micros(cost.cost_usd),
         )
-        at = None if cost.timestamp is None else cost.timestamp.timestamp()
-        self._add(Kind.COST, body, at=at)
+        self._add(Kind.COST, body, at=_seconds(cost.timestamp))
 
     def _trace(self, trace: _Trace) -> None:
         body = ResultBody(
@@ -498,6 +498,14 @@ class A3sReading:
 def _readable(head: Head) -> Head:
     """The head, if what is written of it can be read again."""
     return read(msgspec.json.encode(head), Head)
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    if moment is None:
+        return None
+    if moment.year < EPOCH:
+        raise BadLine("nothing was then")
+    return moment.timestamp()
 
 
 def _micros(dollars: float) -> int:

@@ -5,7 +5,6 @@ A head says whose a session is and what its tools may do unasked. Both are for w
 say; of the policies only what forbids is taken over.
 """
 
-import math
 from typing import Any
 
 import msgspec
@@ -34,12 +33,13 @@ from moorage_daemon.store.model import (
     VerdictBody,
 )
 from moorage_daemon.store.naming import digests_in
-from moorage_daemon.transfer.lines import BadLine, EntryRecord, HeaderLine
+from moorage_daemon.transfer.lines import BadLine, EntryRecord, HeaderLine, Time
 from moorage_protocol.config import Confirmation, OnTimeout, PermissionDefault, Permissions
 from moorage_protocol.moorage import Posture
 from moorage_protocol.views import Verification
 
 
+MAX_HEAD = 512 * 2**10  # bytes: what is listed of it fits a message
 MAX_UPDATE = 1000 * 2**10  # bytes of an update's body: its message stays under 1 MiB
 
 BODIES: dict[str, type[Struct]] = {
@@ -68,8 +68,6 @@ def checked(record: EntryRecord, seq: int) -> bytes:
     """The body of the entry that is to be number `seq`; raises `BadLine`."""
     if record.seq != seq:
         raise BadLine(f"entry.seq must be {seq}")
-    if not math.isfinite(record.at):
-        raise BadLine("entry.at is no time")
     if record.kind in OF_A_TURN and record.generation is None:
         raise BadLine(f"entry.generation is missing: {record.kind} is of a turn")
     body = record.content
@@ -105,10 +103,20 @@ def _decode(body: bytes, shape: Any) -> Any:
         raise BadLine(f"entry.body: {error}") from error
 
 
+class _Times(Struct):
+    """What of a head is shown as times."""
+
+    created_at: Time
+    updated_at: Time
+
+
 def read_head(header: HeaderLine) -> Head:
     """The head in a file; raises `BadLine` if it is of a version that is not known here."""
+    if len(header.head) > MAX_HEAD:
+        raise BadLine(f"head: it has more than {MAX_HEAD} bytes")
     try:
         head = msgspec.json.decode(header.head, type=Head)
+        msgspec.json.decode(header.head, type=_Times)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BadLine(f"head: {error}") from error
     if head.schema > SCHEMA:

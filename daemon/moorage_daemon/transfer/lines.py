@@ -35,6 +35,7 @@ S = TypeVar("S")
 
 Number = Annotated[int, Meta(ge=1, le=2**53)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
+Time = Annotated[float, Meta(ge=0, lt=253_402_300_800)]  # until the year 9999, as it is written
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -50,7 +51,7 @@ class EntryRecord(Struct, frozen=True, omit_defaults=True):
     """An entry, its body byte for byte: as it is, or in base64 if it is no one line of JSON."""
 
     seq: Number
-    at: float
+    at: Time
     kind: Annotated[str, Meta(min_length=1, max_length=64)]
     generation: Number | None = None
     body: Raw | UnsetType = UNSET

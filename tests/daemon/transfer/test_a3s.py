@@ -216,6 +216,8 @@ NONSENSE: list[tuple[Json, str]] = [
     ({"config": None}, "line 1: "),
     ({"messages": [{"content": []}]}, "line 2: "),
     ({"total_cost": 1e308}, "line 1: nothing costs that"),
+    ({"updated_at": 1e300}, "line 1: "),
+    ({"cost_records": [{"model": "m", "timestamp": "0001-01-01T00:00:00"}]}, "nothing was then"),
     ({"total_usage": {"prompt_tokens": "many"}}, "line 1: "),
     ({"config": {"auto_compact_threshold": 7}}, "line 1: "),
     ({"config": {"max_context_length": -7}}, "line 1: "),

@@ -420,6 +420,13 @@ def a_line(number: int, **fields: Any) -> Any:
     return change
 
 
+def the_head(**fields: Any) -> Any:
+    def change(lines: list[Json]) -> None:
+        lines[0]["head"].update(fields)
+
+    return change
+
+
 def without(number: int) -> Any:
     def change(lines: list[Json]) -> None:
         del lines[number - 1]
@@ -443,6 +450,10 @@ BROKEN = [
     (without(3), "line 3: entry.seq must be 2"),
     (a_line(3, seq=7), "line 3: entry.seq must be 2"),
     (a_line(3, at="now"), "line 3: not what a line says"),
+    (a_line(3, at=1e300), "line 3: not what a line says"),
+    (the_head(updated_at=1e300), "line 1: head: "),
+    (the_head(created_at=-1.5), "line 1: head: "),
+    (the_head(title="x" * 600_000), "line 1: head: it has more than"),
     (a_line(3, body=[1]), "line 3: entry.body: "),
     (a_line(3, kind="verdict", body={"outcome": "lost"}), "line 3: entry.body: "),
     (a_line(3, generation=None), "line 3: entry.generation is missing"),
