@@ -504,3 +504,21 @@ async def test_a_session_that_was_never_there_is_not_made_by_asking(
     assert not daemon.sessions.live
     assert not daemon.sessions.parked
     assert await daemon.store.list() == []
+
+
+async def test_load_of_a_session_that_is_deleted_meanwhile_is_answered(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await a_history(daemon, client)
+    reader = await daemon.connect()
+    await wait_all_tasks_blocked()
+    daemon.store.hold_reads()
+    load = reader.start_load(session)
+    await wait_all_tasks_blocked()
+
+    await client.delete(session)
+    daemon.store.release_reads()
+
+    with trio.fail_after(60), pytest.raises(NotFound):
+        await load.result()
+    assert (await reader.status()).sessions.live == 0

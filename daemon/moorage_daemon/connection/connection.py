@@ -29,6 +29,7 @@ from moorage_protocol import jsonrpc, lenient
 from moorage_protocol.acp import Cancelled, PermissionResult, Selected
 from moorage_protocol.errors import (
     InvalidRequest,
+    NotFound,
     Overloaded,
     RequestCancelled,
     RpcError,
@@ -126,6 +127,8 @@ class Connection:
     async def _next_write(self) -> list[bytes]:
         try:
             return await self._outbox.next()
+        except NotFound:
+            return []  # it was removed while this client was behind
         except RpcError as error:
             logger.warning("a log could not be read", exc_info=error, extra=self._names())
             return []

@@ -19,7 +19,7 @@ from moorage_daemon.log.cursor import Cursor
 from moorage_daemon.log.told import Told
 from moorage_daemon.store.model import UPDATE_KINDS, Entry, Head, Kind, encode_body
 from moorage_daemon.store.port import Change, Page, Stored, StoreError
-from moorage_protocol.errors import CursorExpired, StorageError
+from moorage_protocol.errors import CursorExpired, NotFound, StorageError
 
 
 MAX_JOINED = 16 * 2**10  # characters of one joined text entry: small enough to flow, few to store
@@ -350,7 +350,7 @@ class Log:
         """Durable entries beyond `after` from the store; raises `CursorExpired` at a gap.
 
         The store may be a moment ahead of what has been folded: that is left for the next read.
-        Raises `StorageError` if it cannot be read.
+        Raises `StorageError` if it cannot be read, `NotFound` if the session was removed.
         """
         try:
             page = await self.writes.read(self.session_id, after, max_bytes)
@@ -358,6 +358,8 @@ class Log:
             raise StorageError from error
         if page.gap:
             raise CursorExpired
+        if not page.entries and after < self.durable:
+            raise NotFound
         return Page([entry for entry in page.entries if entry.seq <= self.durable])
 
     def moved(self) -> None:
