@@ -16,6 +16,8 @@ from moorage_daemon.store.rules import cut_page, is_text
 
 logger = logging.getLogger(__name__)
 
+LAST = 2**63 - 1  # the largest integer of SQLite; beyond it there is no entry
+
 # The last number of a session is one seek in the primary key of its entries.
 TIP = "coalesce((select max(seq) from entry where session = id), 0)"
 START = "coalesce((select min(seq) from entry where session = id), 1)"
@@ -110,7 +112,7 @@ class Reader:
         if not is_text(session):
             return Page([])
         query = ENTRIES
-        wanted: list[Value] = [session, after]
+        wanted: list[Value] = [session, min(after, LAST)]
         if kinds is not None:
             query += f" and kind in ({','.join('?' * len(kinds))})"
             wanted += kinds

@@ -744,3 +744,10 @@ async def test_every_call_is_a_checkpoint(store: Store) -> None:
     ):
         with trio.testing.assert_checkpoints():
             await call()
+
+
+async def test_beyond_any_number_there_is_no_entry(store: Store) -> None:
+    await store.commit([creation("s1")])
+    await store.commit([Change("s1", entries(1, 2))])
+
+    assert seqs(await store.entries("s1", 2**64)) == []
