@@ -28,6 +28,8 @@ class Events:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of the events that are whole now; raises `TooLarge`."""
+        if not chunk:  # it ends nothing, not even the wait for what follows a CR
+            return []
         if self._is_one_event(chunk):
             return [chunk[len(_DATA) : -len(_END)]]
         events: list[bytes] = []

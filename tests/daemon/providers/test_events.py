@@ -57,6 +57,10 @@ def test_where_chunks_are_cut_changes_nothing(pieces: list[bytes], data: st.Data
     assert all_of(*chunks) == all_of(stream)
 
 
+def test_line_end_is_one_also_around_an_empty_chunk() -> None:
+    assert all_of(b"data\r", b"", b"\ndata") == all_of(b"data\r\ndata") == [b"\n"]
+
+
 @given(st.lists(st.binary().filter(lambda text: not {*b"\r\n"} & {*text})))
 def test_what_was_sent_is_what_is_read(texts: list[bytes]) -> None:
     stream = b"".join(b"data: %b\n\n" % text for text in texts)
