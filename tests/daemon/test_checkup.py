@@ -136,13 +136,13 @@ async def test_store_of_a_running_daemon_is_left_to_it(chosen: Written, state_di
 @pytest.mark.parametrize(
     ("command", "state"),
     [
-        (f"echo {os.getpid()}", State.WEAK),  # a process that is left behind: this one
+        ("echo {here}", State.WEAK),  # a process that is left behind: this one
         ("exit 3", State.BROKEN),
         ("echo nothing", State.BROKEN),
     ],
 )
 async def test_commands_that_do_not_end_well_are_found(command: str, state: State) -> None:
-    assert (await try_commands(command)).state is state
+    assert (await try_commands(command.format(here=os.getpid()))).state is state
 
 
 async def test_process_that_a_trial_leaves_behind_is_gone() -> None:

@@ -172,6 +172,7 @@ def test_two_real_clients_of_a_session_see_the_same_and_one_answer_counts(
 
         second = prompting(npm_editor, session, "/run echo two > two")
         call = asked_again(other, session, calls[1])
+        npm_editor.first(lambda line: line.get("asked") == call)
         npm_editor.answer(call, "allow")
         assert npm_editor.wait(second)["stopReason"] == "end_turn"
         question = next(m for m in other.heard() if call in str(m) and "method" in m and "id" in m)
