@@ -7,8 +7,8 @@ abandon itself: a body that does not stop is left behind with a closed stage, an
 """
 
 import logging
-from dataclasses import dataclass
 
+import msgspec
 import trio
 from msgspec.structs import replace
 
@@ -25,8 +25,7 @@ from moorage_protocol.moorage import Cause
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Conductor:
+class Conductor(msgspec.Struct, frozen=True):
     """What conducting takes beside the turn: `grace` is seconds, `agents` outlives the turn."""
 
     agents: trio.Nursery

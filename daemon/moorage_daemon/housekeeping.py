@@ -9,6 +9,7 @@ allowed for the whole of a session goes with the turn in which it was asked.
 import logging
 from dataclasses import dataclass, field
 
+import msgspec
 import trio
 
 from moorage_daemon.retention import Retention
@@ -38,8 +39,7 @@ NOTHING = Collected()
 _PROMPTS = frozenset({Kind.PROMPT})
 
 
-@dataclass(frozen=True)
-class Cleaned:
+class Cleaned(msgspec.Struct, frozen=True):
     """What a round of housekeeping removed. `freed` are bytes beside those of blobs."""
 
     expired: int = 0

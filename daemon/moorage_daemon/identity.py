@@ -12,6 +12,8 @@ import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from moorage_protocol.errors import NotFound, NotPermitted
 from moorage_protocol.moorage import Access, Role
 
@@ -28,16 +30,14 @@ class Verb(StrEnum):
     KILL = "kill"
 
 
-@dataclass(frozen=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     """Who authenticated, and as what."""
 
     name: str
     role: Role
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """One connection's client. `advertised` says that it knows moorage's own messages.
 
     `origin` is what a client that names its instance has in common with itself on its other

@@ -90,8 +90,7 @@ TITLE = 80  # characters of a title made from a prompt
 REMEMBERED_PROMPTS = 32  # prompt ids a session knows again beside those not yet answered
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True):
     """Limits that the settings give every session; seconds, 0 is no limit."""
 
     prompt_queue: int = 32
@@ -100,8 +99,7 @@ class Rules:
     ask_limit: float = 0.0
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What a session needs of the daemon. `sessions` is the nursery of conductors."""
 
     rules: Rules
@@ -117,8 +115,7 @@ class Surroundings:
         return Conductor(self.agents, self.rules.grace)
 
 
-@dataclass(frozen=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """A prompt that asks to become a turn.
 
     `content` are its blocks as they came, `prompt` what they mean. `limit` is seconds; `client` is
@@ -140,16 +137,14 @@ class Admission:
         return hashlib.sha256(b"\n".join(bytes(block) for block in self.content)).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """A prompt id was used before, for the turn `generation`, which has ended."""
 
     generation: int
     admitted_at: int
 
 
-@dataclass(frozen=True)
-class Killed:
+class Killed(msgspec.Struct, frozen=True):
     """What a kill hit."""
 
     turns: list[Turn]

@@ -32,8 +32,7 @@ class Fault(msgspec.Struct, frozen=True):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[T]):
+class Answer(msgspec.Struct, Generic[T], frozen=True):
     """The answer to one of our requests."""
 
     token: T

@@ -5,14 +5,14 @@ fail, and it works again when its agent is back.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from moorage_daemon.agents.port import Agent, AgentFailed, Prompt, Stage
 from moorage_protocol.acp import AvailableCommand, StopReason
 
 
-@dataclass(frozen=True)
-class AbsentAgent:
+class AbsentAgent(msgspec.Struct, frozen=True):
     """Fails every turn."""
 
     name: str

@@ -1,7 +1,6 @@
 """What an agent is to a turn, and what a turn offers an agent."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -32,8 +31,7 @@ class CallRefused(Exception):
     """A tool call that was not made: the answer was no."""
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True):
     """What the user said, block by block.
 
     `meta` is the object that the client attached to the prompt, without what is ours in it: an
@@ -45,16 +43,14 @@ class Prompt:
     meta: msgspec.Raw | None = None
 
 
-@dataclass(frozen=True)
-class Exchange:
+class Exchange(msgspec.Struct, frozen=True):
     """An earlier turn: what was asked, and what was answered until it ended, "" for nothing."""
 
     prompt: str
     answer: str
 
 
-@dataclass(frozen=True)
-class ModelCall:
+class ModelCall(msgspec.Struct, frozen=True):
     """One answer of a model: what it took, and how many tokens fit.
 
     `micros` are millionths of a US dollar. None says in both that nobody knows.

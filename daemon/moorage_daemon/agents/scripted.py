@@ -7,7 +7,6 @@ an account anywhere.
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import msgspec
@@ -36,8 +35,7 @@ Status = Literal["pending", "in_progress", "completed"]
 Play = Callable[[str, Stage], Awaitable[None]]
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """One slash command: `hint` says what goes behind its name."""
 
     description: str

@@ -23,8 +23,7 @@ from moorage_protocol.moorage import Access, Detached, DetachReason
 from moorage_protocol.peer import Peer
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A permission request that was sent: which question it is about."""
 
     session: Session
@@ -34,8 +33,7 @@ class Asked:
 Token = Asked | Call  # what an answer of the client is about
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(msgspec.Struct, frozen=True):
     """What stands behind an entry; `replay` is the request that asked for all up to there."""
 
     frames: Sequence[bytes]

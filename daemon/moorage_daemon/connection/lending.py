@@ -151,8 +151,7 @@ def _read(call: Call, shape: type[R]) -> R:
                 raise ClientRefused from error
 
 
-@dataclass(frozen=True)
-class LentToSession:
+class LentToSession(msgspec.Struct, frozen=True):
     """The same for one session: the port that tools know."""
 
     lending: Lending

@@ -8,6 +8,7 @@ while, and a tree goes as a whole.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from msgspec.structs import replace
 
 from moorage_daemon.grants.account import Account, Ended
@@ -20,8 +21,7 @@ from moorage_daemon.grants.refusals import RefusalKind, Refused
 from moorage_protocol.grants import GrantState
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """A grant as it was stored."""
 
     id: str

@@ -4,19 +4,19 @@ import os.path
 import unicodedata
 from dataclasses import dataclass, field
 
+import msgspec
+
 
 MAX_NAME = 200  # characters of a tool's name
 
 
-@dataclass(frozen=True, slots=True)
-class Shell:
+class Shell(msgspec.Struct, frozen=True):
     """A command that a shell reads."""
 
     command: str
 
 
-@dataclass(frozen=True, slots=True)
-class Argv:
+class Argv(msgspec.Struct, frozen=True):
     """A program and its arguments, started without a shell."""
 
     words: tuple[str, ...]
@@ -37,8 +37,7 @@ class File:
     path: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(msgspec.Struct, frozen=True):
     """Anything else: an address, an agent's name, a query."""
 
     text: str
@@ -47,8 +46,7 @@ class Words:
 Subject = Shell | Argv | File | Words
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One call; without a subject nothing is known beside the tool."""
 
     tool: str

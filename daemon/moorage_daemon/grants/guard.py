@@ -7,8 +7,8 @@ tell which tools it knew. A batch is one question: all of it is permitted, or no
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from moorage_daemon.grants.account import Account
@@ -23,8 +23,7 @@ from moorage_protocol.grants import GrantState
 MAX_BATCH = 1000  # calls
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(msgspec.Struct, frozen=True):
     """What permitted calls cost: new spends, of the grant and of those above whose rate counts."""
 
     spends: tuple[tuple[Account, Spend], ...] = ()

@@ -7,8 +7,9 @@ strictest that says anything: what was stored with a session and what holds now 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 from moorage_daemon.grants.calls import Call
 from moorage_daemon.grants.rules import Rule, read_rule
@@ -25,8 +26,7 @@ class Say(IntEnum):
     DENY = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
+class Ruling(msgspec.Struct, frozen=True):
     """What was said, and by which rule; None if by no rule."""
 
     say: Say

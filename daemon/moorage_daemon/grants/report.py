@@ -1,6 +1,6 @@
 """What is said of a grant to whoever may know: what is left, what is nearly gone, how it went."""
 
-from dataclasses import dataclass
+import msgspec
 
 from moorage_daemon.grants.account import Account
 from moorage_daemon.grants.grant import AXES
@@ -10,8 +10,7 @@ from moorage_daemon.grants.moments import Moment
 NEARLY_GONE = 0.2  # of a limit; from there on there is a warning
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True):
     """How a grant was used: `utilisation` is the part of its calls, None where they had no limit.
 
     `calls` are its own and those of all below it.

@@ -9,6 +9,8 @@ that forbids the second, so that where this module and a shell disagree nothing 
 import unicodedata
 from dataclasses import dataclass, field
 
+import msgspec
+
 
 MAX_COMMAND = 64 * 2**10  # characters; who writes more is not answered by rules
 MAX_NESTING = 32  # substitutions in substitutions
@@ -56,16 +58,14 @@ def _is_hidden(letter: str) -> bool:
     return letter != " " and unicodedata.category(letter)[0] in "CZ"
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(msgspec.Struct, frozen=True):
     """A word of a command; an uncertain one may become anything, several words or none."""
 
     text: str
     is_certain: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """The commands a text could start; an uncertain text may start others beside.
 
     `assigned` are the values given to variables, which can say what a program starts.

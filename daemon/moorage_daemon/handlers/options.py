@@ -5,7 +5,8 @@ current value is always in the list: an exact value set by other means appears a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from moorage_daemon.provider_settings import ProviderSettings
 from moorage_protocol.acp import ConfigOption, SelectOption, SessionMode, SessionModes
@@ -30,8 +31,7 @@ MODES = [
 TEMPERATURES = ("0.0", "0.2", "0.5", "0.7", "1.0", "1.5", "2.0")
 
 
-@dataclass(frozen=True)
-class Offered:
+class Offered(msgspec.Struct, frozen=True):
     """The configured providers; `default` is meant where none is chosen, None if there are none."""
 
     providers: Mapping[str, ProviderSettings]

@@ -25,16 +25,14 @@ from moorage_protocol.moorage import Access, InitializeParams
 P = TypeVar("P", bound=msgspec.Struct)
 
 
-@dataclass(frozen=True)
-class Now:
+class Now(msgspec.Struct, frozen=True):
     """The answer, and frames that go out behind it."""
 
     result: msgspec.Struct
     then: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True)
-class AtSeq:
+class AtSeq(msgspec.Struct, frozen=True):
     """An answer that stands in the log's order: it goes out when the client has entry `seq`.
 
     `is_replay` says that having the entries before is what was asked for.
@@ -47,16 +45,14 @@ class AtSeq:
     is_replay: bool = False
 
 
-@dataclass(frozen=True)
-class OnVerdict:
+class OnVerdict(msgspec.Struct, frozen=True):
     """The answer to a prompt: it goes out behind the verdict of its turn."""
 
     session: Session
     turn: Turn
 
 
-@dataclass(frozen=True)
-class Later:
+class Later(msgspec.Struct, frozen=True):
     """An answer that takes waiting; it is worked out beside the connection's other requests.
 
     One that is `certain` is there already and only has to be found: nothing is left to cancel.
@@ -69,8 +65,7 @@ class Later:
 Answer = Now | AtSeq | OnVerdict | Later
 
 
-@dataclass(frozen=True)
-class About:
+class About(msgspec.Struct, frozen=True):
     """What the daemon says of itself."""
 
     version: str
@@ -141,8 +136,7 @@ class Peer(Protocol):
 Handler = Callable[[Desk, Peer, P], Answer]
 
 
-@dataclass(frozen=True)
-class Method(Generic[P]):
+class Method(msgspec.Struct, Generic[P], frozen=True):
     """One method: its params' shape and who handles it.
 
     `is_ours` says that the Agent Client Protocol does not know it, nor asks to forgive its params.

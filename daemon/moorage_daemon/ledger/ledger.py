@@ -38,8 +38,7 @@ LOOK = 60.0  # seconds between looks for grants whose time is over
 DAY = 86_400.0
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """What a charge is for: a tool call of a session's turn, or an answer of its model."""
 
     session: str

@@ -11,9 +11,9 @@ medium fails, the store is opened anew and asked what it has before anything is 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
+import msgspec
 import trio
 
 from moorage_daemon.log.floor import Floor
@@ -30,8 +30,7 @@ RETRY_FULL = 0.25  # seconds between attempts while the disk is full
 READ_ENTRIES = 1000  # rows of one page: bounded beside its bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(msgspec.Struct, frozen=True):
     """What one commit does to one log; `size` bytes waited for it."""
 
     log: Log

@@ -8,6 +8,8 @@ decided (admission, cancel, kill) is decided on the live objects, which are ahea
 import logging
 from dataclasses import dataclass, field
 
+import msgspec
+
 from moorage_daemon.store.model import (
     AnswerBody,
     AskBody,
@@ -30,8 +32,7 @@ from moorage_protocol.moorage import Overrides, Posture, QueuedTurn, RunningTurn
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAsk:
+class OpenAsk(msgspec.Struct, frozen=True):
     """A permission question that has no answer yet."""
 
     seq: int
@@ -39,8 +40,7 @@ class OpenAsk:
     body: AskBody
 
 
-@dataclass(frozen=True, slots=True)
-class OpenIntent:
+class OpenIntent(msgspec.Struct, frozen=True):
     """A tool that was started and has no result yet."""
 
     generation: int

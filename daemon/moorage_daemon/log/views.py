@@ -6,9 +6,10 @@ rows around it are as good as before.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
+
+import msgspec
 
 from moorage_daemon.store.model import (
     ArtifactBody,
@@ -38,8 +39,7 @@ PAGE_BYTES = 384 * 2**10  # of entry bodies: their rows stay under 1 MiB
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Rows(Generic[R]):
+class Rows(msgspec.Struct, Generic[R], frozen=True):
     """A page of rows; `next` is the number behind which the next one begins, None at the end."""
 
     rows: list[R]

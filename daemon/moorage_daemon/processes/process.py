@@ -22,7 +22,6 @@ import socket
 import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 
 import msgspec
 import trio
@@ -41,29 +40,25 @@ PACE = 0.001  # seconds
 REAP = 0.001  # seconds; between the supervisor's last word and its end lies less
 
 
-@dataclass(frozen=True)
-class Exited:
+class Exited(msgspec.Struct, frozen=True):
     """The command's main process returned."""
 
     code: int
 
 
-@dataclass(frozen=True)
-class Signalled:
+class Signalled(msgspec.Struct, frozen=True):
     """A signal ended the command's main process: a kill, a crash."""
 
     number: int
 
 
-@dataclass(frozen=True)
-class NotStarted:
+class NotStarted(msgspec.Struct, frozen=True):
     """The command could not be run; `reason` is a phrase for people."""
 
     reason: str
 
 
-@dataclass(frozen=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """Nobody knows how the command ended, because its supervisor was killed; it has ended."""
 
 

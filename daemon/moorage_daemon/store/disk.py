@@ -11,8 +11,9 @@ import os
 import secrets
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from moorage_daemon.store.port import StoreBroken, StoreError, StoreFull
 
@@ -53,8 +54,7 @@ def made(path: Path) -> "Disk":
     return Disk(path)
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(msgspec.Struct, frozen=True):
     """An open file of a disk; belongs to the thread that opened it."""
 
     name: str

@@ -4,9 +4,9 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import trio
 
 from moorage_daemon.store.blobs import Blobs
@@ -20,8 +20,7 @@ from moorage_daemon.store.worker import Worker, open_worker
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Threads:
+class Threads(msgspec.Struct, frozen=True):
     """One writes, one reads beside it, so that a replay never waits behind commits; the third
     does what takes long: it moves blobs, and looks at everything when it is asked to."""
 

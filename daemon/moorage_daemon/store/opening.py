@@ -15,10 +15,11 @@ a scheme is not one of ours: that alone would add a third to the start.
 import importlib.metadata
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
 from typing import cast
+
+import msgspec
 
 from moorage_daemon.settings import StoreAddress
 from moorage_daemon.store import database
@@ -39,8 +40,7 @@ class BadStore(Exception):
     """The setting `store` means no store; one line says why."""
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """A store that was found but not touched. `path` is where it keeps its sessions, if we know.
 
     `inspect` raises the `StoreError` with which what is there could not be opened, if any.

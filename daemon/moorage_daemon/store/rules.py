@@ -1,14 +1,14 @@
 """What all stores have in common: which change continues a log, and where a page ends."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from moorage_daemon.store.model import SCHEMA, Entry
 from moorage_daemon.store.port import Change, Page, StoreCapped, StoreConflict
 
 
-@dataclass(frozen=True, slots=True)
-class Tip:
+class Tip(msgspec.Struct, frozen=True):
     """Where a stored session stands: the number of its last entry and its head's schema."""
 
     seq: int

@@ -11,8 +11,9 @@ here instead.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 
 class ClientFailed(Exception):
@@ -35,16 +36,14 @@ class ClientRefused(ClientFailed):
         self.is_unserved = is_unserved
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """How a command in a terminal ended: by an exit code or a signal, as far as its client says."""
 
     code: int | None = None
     signal: str | None = None
 
 
-@dataclass(frozen=True)
-class Screen:
+class Screen(msgspec.Struct, frozen=True):
     """What a terminal shows; `is_cut` says that earlier output is lost."""
 
     text: str

@@ -53,8 +53,7 @@ class Bench:
     secrets: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """What a tool has to say: `text` for people and agents alike, `ok` whether it worked.
 
     `is_shown` says that what the call shows already says it better to people. `exit_code` is

@@ -29,6 +29,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import trio
 
 
@@ -93,8 +94,7 @@ class FileUnreadable(WorkspaceError):
     """The system refused."""
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(msgspec.Struct, frozen=True):
     """The beginning of a file; invalid UTF-8 shows as U+FFFD.
 
     `size` is the file's own, in bytes.

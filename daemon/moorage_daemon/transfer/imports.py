@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from moorage_daemon.identity import new_id
@@ -26,8 +27,7 @@ MAX_IMPORTS = 8  # at once, each with a line in memory
 STALE = 60.0  # seconds of silence after which an import makes room
 
 
-@dataclass(frozen=True)
-class _Open:
+class _Open(msgspec.Struct, frozen=True):
     connection: str
     intake: "Intake"
 

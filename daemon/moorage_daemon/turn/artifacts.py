@@ -6,8 +6,10 @@ always be followed.
 
 import logging
 from collections.abc import AsyncIterable, AsyncIterator
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from moorage_daemon.store.port import Blob, StoreError
 from moorage_daemon.tools.port import Report
@@ -30,8 +32,7 @@ class Blobs(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """A report whose text is a part of what is kept."""
 
     report: Report

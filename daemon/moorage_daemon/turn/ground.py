@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from moorage_daemon.agents.port import ModelCall
 from moorage_daemon.grants.calls import Call
 from moorage_daemon.grants.guard import must_be_usable
@@ -29,8 +31,7 @@ NOTHING_MORE = Policy(Permissions(default=PermissionDefault.DENY))
 TICK = 0.001  # seconds: a grant permits calls to the very end of its time, and is over behind it
 
 
-@dataclass(frozen=True)
-class Law:
+class Law(msgspec.Struct, frozen=True):
     """What holds for the tool calls of all sessions alike.
 
     `classify` says how sensitive the result of a call is; `secrets` reads those credentials that
@@ -52,8 +53,7 @@ class Tenant(Stander, Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Trouble:
+class Trouble(msgspec.Struct, frozen=True):
     """Why a turn cannot go on; `axis` is what there is no more of, if that is it."""
 
     cause: Cause

@@ -6,7 +6,6 @@ so much is read as is wanted, however long the log is.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -27,8 +26,7 @@ LEFT_OUT = "[…]"
 _MESSAGES = frozenset({Kind.MESSAGE})
 
 
-@dataclass(frozen=True)
-class History:
+class History(msgspec.Struct, frozen=True):
     """The exchanges of one session."""
 
     store: Store
@@ -76,8 +74,7 @@ class History:
         return pieces
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(msgspec.Struct, frozen=True):
     """A piece of a turn's text; pieces of one message belong together."""
 
     generation: int

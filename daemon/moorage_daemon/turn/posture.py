@@ -6,9 +6,10 @@ same ruling. What else has a say in a call stands beside this and is as plain.
 
 import os.path
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import assert_never
+
+import msgspec
 
 from moorage_protocol.acp import ToolCallLocation, ToolKind
 from moorage_protocol.moorage import Posture
@@ -17,8 +18,7 @@ from moorage_protocol.moorage import Posture
 READING = frozenset({ToolKind.READ, ToolKind.SEARCH, ToolKind.THINK})  # nothing is other after it
 
 
-@dataclass(frozen=True)
-class Deed:
+class Deed(msgspec.Struct, frozen=True):
     """A tool call as far as it matters here.
 
     `asks` is the tool's own wish; `is_inside` says that it touches files, all of the workspace.
@@ -29,20 +29,17 @@ class Deed:
     is_inside: bool = False
 
 
-@dataclass(frozen=True)
-class Unasked:
+class Unasked(msgspec.Struct, frozen=True):
     """It runs; `why` is the word for it in the record."""
 
     why: str
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A person decides."""
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """It does not run; `code` is the word for it in the record, `line` what the user reads."""
 
     code: str

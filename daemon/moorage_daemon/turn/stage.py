@@ -156,8 +156,7 @@ class Scene(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Call:
+class _Call(msgspec.Struct, frozen=True):
     """A tool call that is under way. `deed` is what it comes to: a question does nothing.
 
     `about` is the call as rules see it, `credentials` are those it refers to. `started` is the
@@ -384,7 +383,7 @@ class TurnStage:
         if not isinstance(subject, File):
             return call
         found = await trio.to_thread.run_sync(with_links, self.cwd, subject, abandon_on_cancel=True)
-        return dataclasses.replace(call, about=dataclasses.replace(call.about, subject=found))
+        return replace(call, about=replace(call.about, subject=found))
 
     async def _pass(
         self, call: _Call, tool: Tool[A], arguments: A, fields: ToolCallFields, bench: Bench
@@ -559,7 +558,7 @@ class TurnStage:
     async def _run(self, call: _Call, tool: Tool[A], arguments: A, bench: Bench) -> Report:
         """Run the tool, which nothing is in the way of any more."""
         self._progress(call, ToolCallStatus.IN_PROGRESS)
-        self._calls[call.id] = dataclasses.replace(call, started=trio.current_time())
+        self._calls[call.id] = replace(call, started=trio.current_time())
         try:
             report = await tool.run(arguments, bench)
         except NotBegun:
@@ -590,7 +589,7 @@ class TurnStage:
         log = self.scene.log
         seq = log.append(Kind.ARTIFACT, body, generation=self.turn.generation)
         address = address_of(log.session_id, seq)
-        self._calls[call.id] = dataclasses.replace(
+        self._calls[call.id] = replace(
             self._calls[call.id], artifacts=(address,), output_bytes=kept.blob.size
         )
         return kept.named(address)
@@ -600,9 +599,9 @@ class TurnStage:
         if self._scrubber is not None:
             whole = None if report.whole is None else self._scrubber.scrub(report.whole)
             text = self._scrubber.scrub(report.text, is_cut=whole is not None)
-            report = dataclasses.replace(report, text=text, whole=whole)
+            report = replace(report, text=text, whole=whole)
         if self.scene.ground.withholds(call.about, report.whole or report.text):
-            report = dataclasses.replace(report, text=WITHHELD, whole=None, is_shown=False)
+            report = replace(report, text=WITHHELD, whole=None, is_shown=False)
             return report, "withheld"
         return report, None
 

@@ -12,34 +12,30 @@ The first line that fits decides:
 A cause stands in the verdict if and only if the turn was cancelled.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from moorage_daemon.store.model import VerdictBody
 from moorage_protocol.acp import StopReason
 from moorage_protocol.moorage import AlsoRequested, Cause, Outcome, ToolCallCounts
 
 
-@dataclass(frozen=True)
-class Returned:
+class Returned(msgspec.Struct, frozen=True):
     """The agent came to an end by itself."""
 
     reason: StopReason
 
 
-@dataclass(frozen=True)
-class Caught:
+class Caught(msgspec.Struct, frozen=True):
     """The cancellation reached the agent and ended it."""
 
 
-@dataclass(frozen=True)
-class Raised:
+class Raised(msgspec.Struct, frozen=True):
     """The agent broke; `code` is a stable word for what did."""
 
     code: str
 
 
-@dataclass(frozen=True)
-class Abandoned:
+class Abandoned(msgspec.Struct, frozen=True):
     """The agent did not end within the grace, or never began."""
 
     forced: bool = True
@@ -48,8 +44,7 @@ class Abandoned:
 Ending = Returned | Caught | Raised | Abandoned
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """Who asked the turn to stop."""
 
     cause: Cause | None
