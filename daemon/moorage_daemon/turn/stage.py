@@ -401,6 +401,7 @@ class TurnStage:
             await self.scene.log.until(self.scene.log.seq)  # the intent
             if receipt is not None:
                 await receipt.durable()
+            await self._must_lead_there_still(call)
             self._must_still(call)
             bench = dataclasses.replace(bench, secrets=secrets)
             begun = True
@@ -538,6 +539,11 @@ class TurnStage:
             raise StageClosed
         self.scene.ground.must_hold()
         self._heed(call)
+
+    async def _must_lead_there_still(self, call: _Call) -> None:
+        """Raise `NotBegun` where the links of its file end elsewhere than when it was decided."""
+        if await self._with_links(call) != call:
+            raise NotBegun("Not done: its path leads to another file than it did before.")
 
     async def _secrets(self, call: _Call) -> dict[str, str]:
         """The credentials that a call refers to; all that its grant lists are looked out for.
