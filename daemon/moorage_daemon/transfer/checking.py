@@ -33,7 +33,7 @@ from moorage_daemon.store.model import (
     VerdictBody,
 )
 from moorage_daemon.store.naming import digests_in
-from moorage_daemon.transfer.lines import BadLine, EntryRecord, HeaderLine, Time
+from moorage_daemon.transfer.lines import BadLine, Count, EntryRecord, HeaderLine, Time
 from moorage_protocol.config import Confirmation, OnTimeout, PermissionDefault, Permissions
 from moorage_protocol.moorage import Posture
 from moorage_protocol.views import Verification
@@ -103,11 +103,12 @@ def _decode(body: bytes, shape: Any) -> Any:
         raise BadLine(f"entry.body: {error}") from error
 
 
-class _Times(Struct):
-    """What of a head is shown as times."""
+class _Numbers(Struct):
+    """What of a head is shown as times, and what is counted on from."""
 
     created_at: Time
     updated_at: Time
+    generation: Count = 0
 
 
 def read_head(header: HeaderLine) -> Head:
@@ -116,7 +117,7 @@ def read_head(header: HeaderLine) -> Head:
         raise BadLine(f"head: it has more than {MAX_HEAD} bytes")
     try:
         head = msgspec.json.decode(header.head, type=Head)
-        msgspec.json.decode(header.head, type=_Times)
+        msgspec.json.decode(header.head, type=_Numbers)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BadLine(f"head: {error}") from error
     if head.schema > SCHEMA:

@@ -453,6 +453,8 @@ BROKEN = [
     (a_line(3, at=1e300), "line 3: not what a line says"),
     (the_head(updated_at=1e300), "line 1: head: "),
     (the_head(created_at=-1.5), "line 1: head: "),
+    (the_head(generation=10**30), "line 1: head: "),
+    (the_head(generation=-1), "line 1: head: "),
     (the_head(title="x" * 600_000), "line 1: head: it has more than"),
     (a_line(3, body=[1]), "line 3: entry.body: "),
     (a_line(3, kind="verdict", body={"outcome": "lost"}), "line 3: entry.body: "),
