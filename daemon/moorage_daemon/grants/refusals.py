@@ -31,13 +31,15 @@ TOLD = {kind: kind.value for kind in RefusalKind} | {RefusalKind.AGENT_MISMATCH:
 class Refused(Exception):
     """A call, a batch or a grant that is not permitted; nothing of it was charged.
 
-    `detail` is what the operator has to know. It never leaves the daemon.
+    `detail` is what the operator has to know. It never leaves the daemon. `is_logged` says that the
+    operator's log has it.
     """
 
     def __init__(self, kind: RefusalKind, **detail: object) -> None:
         super().__init__(kind)
         self.kind = kind
         self.detail = detail
+        self.is_logged = False
 
     @property
     def told(self) -> RpcError:

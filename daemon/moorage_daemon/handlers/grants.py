@@ -75,7 +75,7 @@ def made(
             session=session,
         )
 
-    return told(make)
+    return told(desk, make)
 
 
 def ground_for(
@@ -97,7 +97,7 @@ def ground_for(
         must_be_usable(holding.account, agent, desk.ledger.now())
         return holding
 
-    return told(found).id
+    return told(desk, found).id
 
 
 def _read(wish: GrantWish, agent: str) -> Grant:
@@ -119,11 +119,12 @@ def _read(wish: GrantWish, agent: str) -> Grant:
         raise InvalidParams(f"Invalid params: {problem}") from problem
 
 
-def told(work: Callable[[], R]) -> R:
-    """What comes of it, or the few words in which a refusal is told."""
+def told(desk: Desk, work: Callable[[], R]) -> R:
+    """What comes of it, or a refusal in few words; the rest is for the operator's log."""
     try:
         return work()
     except Refused as refusal:
+        desk.ledger.tell(refusal)
         raise refusal.told from None
 
 
@@ -167,7 +168,7 @@ def _use(desk: Desk, peer: Peer, grant_id: str, agent: str, tools: list[str]) ->
         receipt = desk.ledger.charge(holding, agent, calls)
         return AtSeq(holding.log, receipt.seq, status(holding, desk.ledger.now()))
 
-    return told(charge)
+    return told(desk, charge)
 
 
 def _call(tool: str) -> Call:
@@ -182,7 +183,7 @@ def _call(tool: str) -> Call:
 
 def get(desk: Desk, peer: Peer, params: GrantParams) -> Answer:
     """All there is to say of a grant."""
-    holding = told(lambda: _find(desk, peer, params.grant_id))
+    holding = told(desk, lambda: _find(desk, peer, params.grant_id))
     return Now(detail(holding, desk.ledger.now()))
 
 
@@ -233,7 +234,7 @@ def raise_limits(desk: Desk, peer: Peer, params: RaiseParams) -> Answer:
         seq = desk.ledger.raise_limits(holding, params.budget, limit, peer.identity.tui)
         return AtSeq(holding.log, seq, status(holding, desk.ledger.now()))
 
-    return told(raise_)
+    return told(desk, raise_)
 
 
 def close(desk: Desk, peer: Peer, params: GrantParams) -> Answer:
@@ -251,7 +252,7 @@ def close(desk: Desk, peer: Peer, params: GrantParams) -> Answer:
         )
         return AtSeq(holding.log, seq, CloseResult(summary=result))
 
-    return told(end)
+    return told(desk, end)
 
 
 def close_for_agent(desk: Desk, peer: Peer, params: AgentParams) -> Answer:

@@ -304,7 +304,10 @@ class Ledger:
     # ---- telling
 
     def tell(self, refusal: Refused) -> None:
-        """Let the operator know all there is to know of a refusal."""
+        """Let the operator know all there is to know of a refusal, once."""
+        if refusal.is_logged:
+            return
+        refusal.is_logged = True
         logger.warning(
             "a grant does not permit that", extra={"kind": refusal.kind.value, **refusal.detail}
         )

@@ -104,8 +104,12 @@ class Ground:
             refusal = Refused(
                 RefusalKind.TOOL, session=self.tenant.id, tool=call.tool, credentials=unlisted
             )
-            self.law.ledger.tell(refusal)
+            self.tell(refusal)
             raise refusal
+
+    def tell(self, refusal: Refused) -> None:
+        """Let the operator know of a refusal."""
+        self.law.ledger.tell(refusal)
 
     def charge(self, call: Call, origin: Origin) -> Receipt | None:
         """Charge a call in this tick; raises `Refused`. None where nothing counts calls."""

@@ -418,6 +418,7 @@ class TurnStage:
         """The grant does not permit it: the agent hears a few words, and where the time is over the
         turn ends with that; where all is used up, once the calls that were permitted are done."""
         told = refusal.told
+        self.scene.ground.tell(refusal)
         self._finish(call, "refused", told.message, told.kind)
         match refusal.kind:
             case RefusalKind.BUDGET:

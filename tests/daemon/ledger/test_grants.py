@@ -354,6 +354,24 @@ async def test_grant_of_another_principal_does_not_exist(daemon: Daemon, client:
     assert (await ask(other, "list"))["grants"] == []
 
 
+async def test_every_refusal_is_in_the_operators_log_once(
+    daemon: Daemon, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    grant = await create(client)
+    other = await daemon.connect(SOMEBODY)
+
+    await refusal(other, "use", grantId=grant, agent="reader", tool="read_file")
+    await refusal(client, "get", grantId="a" * 26)
+    await refusal(client, "use", grantId=grant, agent="attacker", tool="read_file")
+    with pytest.raises(GrantRefused):
+        await client.new(grant={"grantId": grant})
+
+    told = [vars(record) for record in caplog.records if "kind" in vars(record)]
+    kinds = [record["kind"] for record in told]
+    assert kinds == ["not_found", "not_found", "agent_mismatch", "agent_mismatch"]
+    assert told[0]["principal"] == "somebody"
+
+
 async def test_operator_sees_and_ends_grants_of_everybody(daemon: Daemon, client: Client) -> None:
     other = await daemon.connect(SOMEBODY)
     grant = await create(other)
