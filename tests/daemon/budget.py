@@ -19,7 +19,7 @@ from moorage_protocol.acp import StopReason
 from moorage_protocol.errors import RpcError
 from tests.daemon.harness import Daemon, open_daemon
 from tests.daemon.ledger.test_grants import ask, create
-from tests.daemon.puppet import Lever, LeverArguments
+from tests.daemon.puppet import Lever, LeverArguments, Performance
 from tests.daemon.store.faulty import FaultyStore
 from tests.daemon.twin import Client
 
@@ -83,11 +83,16 @@ class Round:
         """Have all sessions call at once, and stop looking in the middle of it or at its end."""
         each = -(-(self.budget + EXTRA) // SESSIONS)
         sessions = [await client.new(grant={"grantId": grant}) for _ in range(SESSIONS)]
+        performances: list[Performance] = []
         for session in sessions:
             with contextlib.suppress(RpcError):
                 client.prompt(session)
-                performance = await daemon.puppet.next()
-                performance.begin(lambda stage: _call_often(stage, tool, each))
+                performances.append(await daemon.puppet.next())
+        for performance in performances:
+            performance.begin(lambda stage: _call_often(stage, tool, each))
+        if self.draw.random() < 0.5:
+            await self._stall(daemon)
+            return  # it crashes before the disk has caught up
         for _ in range(self.draw.randrange(400)):
             await trio.lowlevel.checkpoint()
         if self.draw.random() < 0.3:
@@ -97,6 +102,14 @@ class Round:
             return  # it crashes here
         with trio.move_on_after(5):
             await client.until(lambda: len(client.of_kind("verdict")) == SESSIONS)
+
+    async def _stall(self, daemon: Daemon) -> None:
+        """Let the disk stand still at any moment, and the daemon go on as far as it does then."""
+        for _ in range(self.draw.randrange(12)):
+            await trio.lowlevel.checkpoint()
+        daemon.store.hold()
+        for _ in range(self.draw.randrange(200)):
+            await trio.lowlevel.checkpoint()
 
 
 async def _call_often(stage: Stage, tool: Counted, times: int) -> StopReason:

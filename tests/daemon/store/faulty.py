@@ -72,7 +72,8 @@ class FaultyStore:
 
     def hold(self) -> None:
         """Let commits and removals wait, before anything is written, until `release`."""
-        self._gate = trio.Event()
+        if self._gate is None:
+            self._gate = trio.Event()
 
     def release(self) -> None:
         """Let the waiting commits go on."""
