@@ -6,7 +6,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from moorage_daemon.identity import Principal
 from moorage_daemon.turn.asks import Ask, Asks
-from moorage_daemon.turn.stage import OPTIONS
+from moorage_daemon.turn.questions import OPTIONS
 from moorage_protocol import jsonrpc
 from moorage_protocol.errors import InternalError, NotFound, NotPermitted, RequestCancelled
 from moorage_protocol.moorage import (

@@ -10,38 +10,36 @@ tool runs without a record, and none that ran was not paid for.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Never, Protocol, TypeVar
+from typing import Never, TypeVar
 
 import msgspec
 import trio
 from msgspec.structs import replace
 
 from moorage_daemon.agents.port import CallRefused, Exchange, ModelCall, StageClosed
-from moorage_daemon.grants.calls import Call, File, Words, with_links
+from moorage_daemon.grants.calls import Call, File, with_links
 from moorage_daemon.grants.credentials import Scrubber, references
 from moorage_daemon.grants.policy import Say
 from moorage_daemon.grants.refusals import RefusalKind, Refused as NotGranted
 from moorage_daemon.ledger.holding import Receipt
 from moorage_daemon.ledger.ledger import Origin
-from moorage_daemon.log.log import Log
 from moorage_daemon.log.views import address_of
 from moorage_daemon.store.model import (
     AnswerBody,
     ArtifactBody,
-    AskBody,
     IntentBody,
     Kind,
     ResultBody,
-    Totals,
     as_cost,
 )
 from moorage_daemon.tools.port import Bench, Killable, NotBegun, Report, Tool, ToolFailed
-from moorage_daemon.turn.artifacts import Blobs, Kept, excerpt, keep
-from moorage_daemon.turn.asks import Ask, Asks, Decision
-from moorage_daemon.turn.ground import Ground, Trouble
-from moorage_daemon.turn.history import History
+from moorage_daemon.turn.artifacts import Kept, excerpt, keep
+from moorage_daemon.turn.asks import Ask, Decision
+from moorage_daemon.turn.calls import NO_CALL, QUESTION, Intent, OpenCall
+from moorage_daemon.turn.ground import Trouble
 from moorage_daemon.turn.posture import Asked, Deed, Refused, Ruling, Unasked, lie_inside, rule
-from moorage_daemon.turn.standing import StandingAnswers
+from moorage_daemon.turn.questions import OPTIONS, as_call, ask_body, said
+from moorage_daemon.turn.scene import Scene
 from moorage_daemon.turn.turn import Turn
 from moorage_protocol.acp import (
     PermissionKind,
@@ -49,7 +47,6 @@ from moorage_protocol.acp import (
     Plan,
     PlanEntry,
     Text,
-    ToolCall,
     ToolCallContent,
     ToolCallFields,
     ToolCallStatus,
@@ -58,9 +55,9 @@ from moorage_protocol.acp import (
     ToolKind,
     UsageUpdate,
 )
-from moorage_protocol.config import Asked as WhoIsAsked, Confirmation, OnTimeout, SessionConfig
+from moorage_protocol.config import Asked as WhoIsAsked, OnTimeout, SessionConfig
 from moorage_protocol.jsonrpc import encode
-from moorage_protocol.moorage import NO_TOKENS, Cause, Overrides, Posture
+from moorage_protocol.moorage import NO_TOKENS, Cause, Overrides
 from moorage_protocol.views import Verification
 
 
@@ -71,119 +68,9 @@ MAX_ARGUMENTS = 128 * 2**10  # bytes; a longer argument no program can be given
 MAX_PREVIEW = 512 * 2**10  # bytes: with the arguments it fits into a question
 BREATH = 8  # pieces of text after which a busy agent lets others run: some 20 µs
 
-QUESTION = Deed(ToolKind.OTHER, asks=True)
-NO_CALL = Call("Ask", Words(""))
 BY_RULE = Unasked("rule")
 FORBIDDEN = Refused("denied", "Not done: the rules of this session forbid it.")
 WITHHELD = "[withheld: this session may not be told the result]"
-
-OPTIONS = [
-    PermissionOption(option_id="allow", name="Allow", kind=PermissionKind.ALLOW_ONCE),
-    PermissionOption(option_id="always", name="Always allow", kind=PermissionKind.ALLOW_ALWAYS),
-    PermissionOption(option_id="reject", name="Reject", kind=PermissionKind.REJECT_ONCE),
-]
-
-
-class Scene(Protocol):
-    """The session a stage stands in."""
-
-    @property
-    def log(self) -> Log:
-        """Where all of it is written."""
-        ...
-
-    @property
-    def asks(self) -> Asks:
-        """The session's questions."""
-        ...
-
-    @property
-    def cwd(self) -> str:
-        """Its working directory."""
-        ...
-
-    @property
-    def environment(self) -> Mapping[str, str] | None:
-        """What its creator lent to its tools."""
-        ...
-
-    @property
-    def may_start(self) -> bool:
-        """Whether anything may still be started."""
-        ...
-
-    @property
-    def posture(self) -> Posture:
-        """What tools may do unasked, now."""
-        ...
-
-    @property
-    def blobs(self) -> Blobs:
-        """Where long output is kept."""
-        ...
-
-    @property
-    def ground(self) -> Ground:
-        """Its grant, and the rules below it."""
-        ...
-
-    @property
-    def confirmation(self) -> Confirmation:
-        """Who is asked, for how long, and what becomes of a question nobody answers."""
-        ...
-
-    @property
-    def owner(self) -> str:
-        """The TUI whose session it is."""
-        ...
-
-    def halt(self, turn: Turn, trouble: Trouble) -> None:
-        """Have a turn stop that cannot go on."""
-        ...
-
-    def note_cost(self, generation: int, call: ModelCall) -> Totals:
-        """Record what an answer of a model took; gives what the session took so far."""
-        ...
-
-    @property
-    def history(self) -> History:
-        """What was said in it so far."""
-        ...
-
-    @property
-    def standing(self) -> StandingAnswers:
-        """What the user allowed for the whole session."""
-        ...
-
-
-class _Call(msgspec.Struct, frozen=True):
-    """A tool call that is under way. `deed` is what it comes to: a question does nothing.
-
-    `about` is the call as rules see it, `credentials` are those it refers to. `started` is the
-    loop's time when its tool was started, None before; `artifacts` are the addresses of what it
-    said at length, `output_bytes` how long that was.
-    """
-
-    id: str
-    tool: str
-    deed: Deed
-    about: Call = NO_CALL
-    credentials: tuple[str, ...] = ()
-    started: float | None = None
-    artifacts: tuple[str, ...] = ()
-    output_bytes: int | None = None
-
-    def duration_ms(self, now: float) -> int | None:
-        """How long its tool has been at work."""
-        return None if self.started is None else round((now - self.started) * 1000)
-
-
-@dataclass
-class _Intent:
-    """What came of the intent to call a tool, in the tick in which it was decided."""
-
-    receipt: Receipt | None = None
-    refusal: NotGranted | None = None
 
 
 @dataclass(eq=False)
@@ -193,7 +80,7 @@ class TurnStage:
     turn: Turn
     scene: Scene
     running: set[Killable] = field(default_factory=set[Killable])
-    _calls: dict[str, _Call] = field(default_factory=dict[str, _Call])
+    _calls: dict[str, OpenCall] = field(default_factory=dict[str, OpenCall])
     _called: int = 0
     _spoken: int = 0
     _messages: int = 0
@@ -263,7 +150,7 @@ class TurnStage:
         self.scene.halt(self.turn, trouble)
         await trio.lowlevel.checkpoint()
 
-    def _origin(self, call: _Call | None = None) -> Origin:
+    def _origin(self, call: OpenCall | None = None) -> Origin:
         """What a charge of this turn is for."""
         log, turn = self.scene.log, self.turn
         return Origin(log.session_id, turn.generation, call.id if call is not None else None)
@@ -294,14 +181,14 @@ class TurnStage:
         fields = ToolCallFields(
             tool_call_id=call.id, title=title, kind=kind, status=ToolCallStatus.PENDING
         )
-        self._show(Kind.TOOL, _as_call(fields))
+        self._show(Kind.TOOL, as_call(fields))
         decision = await self._question(call, fields, None)
-        self._finish(call, "completed" if decision.allows else "refused", _said(decision))
+        self._finish(call, "completed" if decision.allows else "refused", said(decision))
         return decision.allows
 
     async def _question(
         self,
-        call: _Call,
+        call: OpenCall,
         fields: ToolCallFields,
         intent: Callable[[PermissionKind | None], None] | None,
     ) -> Decision:
@@ -317,7 +204,9 @@ class TurnStage:
         ask = Ask(call.id, self.turn.generation, OPTIONS, record, only)
         self.scene.asks.add(ask)
         self.scene.log.append(
-            Kind.ASK, _ask_body(fields, limit, self.scene), generation=self.turn.generation
+            Kind.ASK,
+            ask_body(fields, limit, self.scene.log.writes.now()),
+            generation=self.turn.generation,
         )
         try:
             with trio.move_on_after(limit or float("inf")):
@@ -331,7 +220,7 @@ class TurnStage:
         return ask.decision
 
     def _record_answer(
-        self, call: _Call, decision: Decision, option: PermissionOption | None, by: str | None
+        self, call: OpenCall, decision: Decision, option: PermissionOption | None, by: str | None
     ) -> None:
         selected = option is not None
         body = AnswerBody(
@@ -369,7 +258,7 @@ class TurnStage:
             self.scene.environment,
             self.turn.client,
         )
-        self._show(Kind.TOOL, _as_call(fields))
+        self._show(Kind.TOOL, as_call(fields))
         try:
             return await self._pass(await self._with_links(call), tool, arguments, fields, bench)
         except NotGranted as refusal:
@@ -377,7 +266,7 @@ class TurnStage:
         finally:
             await self._wind_up()
 
-    async def _with_links(self, call: _Call) -> _Call:
+    async def _with_links(self, call: OpenCall) -> OpenCall:
         """The call with where the links of its file end: a rule about that file counts as well."""
         subject = call.about.subject
         if not isinstance(subject, File):
@@ -386,7 +275,7 @@ class TurnStage:
         return replace(call, about=replace(call.about, subject=found))
 
     async def _pass(
-        self, call: _Call, tool: Tool[A], arguments: A, fields: ToolCallFields, bench: Bench
+        self, call: OpenCall, tool: Tool[A], arguments: A, fields: ToolCallFields, bench: Bench
     ) -> Report:
         """The way through the gate; raises `CallRefused`, and the grant's own refusal."""
         self.scene.ground.check(call.about, call.credentials)
@@ -414,7 +303,7 @@ class TurnStage:
             if not begun:
                 self.scene.ground.refund(receipt, self._origin(call))
 
-    async def _turn_away(self, call: _Call, refusal: NotGranted) -> Never:
+    async def _turn_away(self, call: OpenCall, refusal: NotGranted) -> Never:
         """The grant does not permit it: the agent hears a few words, and where the time is over the
         turn ends with that; where all is used up, once the calls that were permitted are done."""
         told = refusal.told
@@ -434,7 +323,7 @@ class TurnStage:
         if self._spent is not None and not self._calls and not self._closed:
             await self._halt(self._spent)
 
-    def _ruling(self, call: _Call) -> Ruling:
+    def _ruling(self, call: OpenCall) -> Ruling:
         """What the rules of this moment make of a call, and where they say nothing the posture.
 
         What the posture refuses no rule allows.
@@ -450,7 +339,7 @@ class TurnStage:
             case Say.NOTHING:
                 return by_posture
 
-    def _heed(self, call: _Call) -> Ruling:
+    def _heed(self, call: OpenCall) -> Ruling:
         """The same; raises `CallRefused` for what is not to happen."""
         ruling = self._ruling(call)
         if isinstance(ruling, Refused):
@@ -458,7 +347,7 @@ class TurnStage:
         return ruling
 
     async def _preview(
-        self, call: _Call, tool: Tool[A], arguments: A, bench: Bench
+        self, call: OpenCall, tool: Tool[A], arguments: A, bench: Bench
     ) -> Sequence[ToolCallContent] | Report:
         """Show what is to be seen before; the end of it where that says it cannot be done."""
         if self.scene.ground.withholds(call.about, ""):
@@ -482,14 +371,14 @@ class TurnStage:
         text = encode(content).decode()
         return self._scrubber is not None and self._scrubber.scrub(text) != text
 
-    async def _permit(self, call: _Call, fields: ToolCallFields) -> Receipt | None:
+    async def _permit(self, call: OpenCall, fields: ToolCallFields) -> Receipt | None:
         """Come to a decision, and write the intent and the charge with it.
 
         Raises `CallRefused`, and what the grant refuses meanwhile: it may have ended, or be used
         up, by the time somebody answers.
         """
         wish = f"{call.tool}:{fields.title}"
-        intent = _Intent()
+        intent = Intent()
 
         def intend(decision: str, *, remember: bool = False) -> None:
             try:
@@ -513,16 +402,18 @@ class TurnStage:
         else:
             decision = await self._question(call, fields, chosen)
             if not decision.allows:
-                self._refuse(call, _said(decision))
+                self._refuse(call, said(decision))
         if intent.refusal is not None:
             raise intent.refusal
         return intent.receipt
 
-    def _refuse(self, call: _Call, line: str, code: str | None = None) -> Never:
+    def _refuse(self, call: OpenCall, line: str, code: str | None = None) -> Never:
         self._finish(call, "refused", line, code)
         raise CallRefused(line)
 
-    def _intend(self, call: _Call, fields: ToolCallFields, decision: str, rule: str | None) -> None:
+    def _intend(
+        self, call: OpenCall, fields: ToolCallFields, decision: str, rule: str | None
+    ) -> None:
         assert isinstance(fields.raw_input, msgspec.Raw)
         body = IntentBody(
             tool_call_id=call.id,
@@ -533,7 +424,7 @@ class TurnStage:
         )
         self.scene.log.append(Kind.INTENT, body, generation=self.turn.generation)
 
-    def _must_still(self, call: _Call) -> None:
+    def _must_still(self, call: OpenCall) -> None:
         """Look once more, in the tick in which it is started, whether all of it still holds."""
         self._must_be_open()
         if not self.scene.may_start:
@@ -541,12 +432,12 @@ class TurnStage:
         self.scene.ground.must_hold()
         self._heed(call)
 
-    async def _must_lead_there_still(self, call: _Call) -> None:
+    async def _must_lead_there_still(self, call: OpenCall) -> None:
         """Raise `NotBegun` where the links of its file end elsewhere than when it was decided."""
         if await self._with_links(call) != call:
             raise NotBegun("Not done: its path leads to another file than it did before.")
 
-    async def _secrets(self, call: _Call) -> dict[str, str]:
+    async def _secrets(self, call: OpenCall) -> dict[str, str]:
         """The credentials that a call refers to; all that its grant lists are looked out for.
 
         Raises `NotBegun` if one of them is not to be had.
@@ -562,7 +453,7 @@ class TurnStage:
         self._scrubber = Scrubber(listed) if listed else None
         return listed
 
-    async def _run(self, call: _Call, tool: Tool[A], arguments: A, bench: Bench) -> Report:
+    async def _run(self, call: OpenCall, tool: Tool[A], arguments: A, bench: Bench) -> Report:
         """Run the tool, which nothing is in the way of any more."""
         self._progress(call, ToolCallStatus.IN_PROGRESS)
         self._calls[call.id] = replace(call, started=trio.current_time())
@@ -583,7 +474,7 @@ class TurnStage:
         self._finish(call, "completed" if report.ok else "failed", said, code, report=report)
         return report
 
-    def _record_artifact(self, call: _Call, kept: Kept) -> Report:
+    def _record_artifact(self, call: OpenCall, kept: Kept) -> Report:
         """Name what was kept in the log; gives the report that says where it is."""
         body = ArtifactBody(
             sha256=kept.blob.sha256,
@@ -601,7 +492,7 @@ class TurnStage:
         )
         return kept.named(address)
 
-    def _fit_to_tell(self, call: _Call, report: Report) -> tuple[Report, str | None]:
+    def _fit_to_tell(self, call: OpenCall, report: Report) -> tuple[Report, str | None]:
         """The report without secrets, or that it is withheld, with the word for that."""
         if self._scrubber is not None:
             whole = None if report.whole is None else self._scrubber.scrub(report.whole)
@@ -612,7 +503,7 @@ class TurnStage:
             return report, "withheld"
         return report, None
 
-    def _break(self, call: _Call) -> None:
+    def _break(self, call: OpenCall) -> None:
         self._finish(call, "failed", "The tool broke.", code="tool")
 
     def _open_call(
@@ -621,18 +512,18 @@ class TurnStage:
         deed: Deed = QUESTION,
         about: Call = NO_CALL,
         credentials: tuple[str, ...] = (),
-    ) -> _Call:
+    ) -> OpenCall:
         self._must_be_open()
         self._called += 1
         name = f"call-{self.turn.generation}-{self._called}"
-        call = _Call(name, tool, deed, about, credentials)
+        call = OpenCall(name, tool, deed, about, credentials)
         self._calls[call.id] = call
         return call
 
-    def _progress(self, call: _Call, status: ToolCallStatus) -> None:
+    def _progress(self, call: OpenCall, status: ToolCallStatus) -> None:
         self._show(Kind.TOOL, ToolCallUpdate(tool_call_id=call.id, status=status))
 
-    def _show_progress(self, call: _Call, text: str) -> None:
+    def _show_progress(self, call: OpenCall, text: str) -> None:
         if not self._closed and not self.scene.ground.withholds(call.about, text):
             if self._scrubber is not None:
                 text = self._scrubber.scrub(text, is_cut=True)
@@ -641,7 +532,7 @@ class TurnStage:
 
     def _finish(
         self,
-        call: _Call,
+        call: OpenCall,
         status: str,
         text: str,
         code: str | None = None,
@@ -709,31 +600,3 @@ class TurnStage:
     def processes(self) -> int:
         """How many programs are running for this turn."""
         return len(self.running)
-
-
-def _as_call(fields: ToolCallFields) -> ToolCall:
-    return ToolCall(**{name: getattr(fields, name) for name in fields.__struct_fields__})
-
-
-def _ask_body(fields: ToolCallFields, limit: float, scene: Scene) -> AskBody:
-    return AskBody(
-        tool_call_id=fields.tool_call_id,
-        title=fields.title or "",
-        tool_call=msgspec.Raw(encode(fields)),
-        options=[msgspec.Raw(encode(option)) for option in OPTIONS],
-        expires_at=scene.log.writes.now() + limit if limit else None,
-    )
-
-
-def _said(decision: Decision) -> str:
-    match decision:
-        case Decision.ALLOWED:
-            return "Allowed."
-        case Decision.REJECTED:
-            return "Rejected by the user."
-        case Decision.TIMED_OUT:
-            return "Nobody answered in time."
-        case Decision.LET_PASS:
-            return "Allowed: nobody answered in time."
-        case Decision.CANCELLED:
-            return "Cancelled."

@@ -1,0 +1,45 @@
+"""A tool call on its way from its announcement to its result."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from moorage_daemon.grants.calls import Call, Words
+from moorage_daemon.grants.refusals import Refused
+from moorage_daemon.ledger.holding import Receipt
+from moorage_daemon.turn.posture import Deed
+from moorage_protocol.acp import ToolKind
+
+
+QUESTION = Deed(ToolKind.OTHER, asks=True)
+NO_CALL = Call("Ask", Words(""))
+
+
+class OpenCall(msgspec.Struct, frozen=True):
+    """A tool call that is under way. `deed` is what it comes to: a question does nothing.
+
+    `about` is the call as rules see it, `credentials` are those it refers to. `started` is the
+    loop's time when its tool was started, None before; `artifacts` are the addresses of what it
+    said at length, `output_bytes` how long that was.
+    """
+
+    id: str
+    tool: str
+    deed: Deed
+    about: Call = NO_CALL
+    credentials: tuple[str, ...] = ()
+    started: float | None = None
+    artifacts: tuple[str, ...] = ()
+    output_bytes: int | None = None
+
+    def duration_ms(self, now: float) -> int | None:
+        """How long its tool has been at work."""
+        return None if self.started is None else round((now - self.started) * 1000)
+
+
+@dataclass
+class Intent:
+    """What came of the intent to call a tool, in the tick in which it was decided."""
+
+    receipt: Receipt | None = None
+    refusal: Refused | None = None
