@@ -15,6 +15,7 @@ from moorage_protocol.acp import ToolCallLocation, ToolKind
 from moorage_protocol.moorage import Posture
 
 
+GIT = ".git"
 READING = frozenset({ToolKind.READ, ToolKind.SEARCH, ToolKind.THINK})  # nothing is other after it
 
 
@@ -73,8 +74,15 @@ def rule(posture: Posture, deed: Deed) -> Ruling:
 def lie_inside(cwd: str, locations: Iterable[ToolCallLocation]) -> bool:
     """Whether there are files, all beneath `cwd`, by their names.
 
-    Where a link leads is for whoever opens them to see.
+    Where a link leads is for whoever opens them to see. What is git's own does not count: an edit
+    there (hooks, `config`) is a command that the next call of git runs.
     """
-    root = os.path.normpath(cwd)
+    root = PurePosixPath(os.path.normpath(cwd))
     paths = [PurePosixPath(os.path.normpath(location.path)) for location in locations]
-    return bool(paths) and all(root in map(str, path.parents) for path in paths)
+    return bool(paths) and all(_is_inside(root, path) for path in paths)
+
+
+def _is_inside(root: PurePosixPath, path: PurePosixPath) -> bool:
+    if root not in path.parents:
+        return False
+    return GIT not in (name.lower() for name in path.relative_to(root).parts)
