@@ -17,7 +17,7 @@ from typing import Any, cast
 import trio
 
 from moorage_daemon.agents.scripted import ScriptedAgent
-from moorage_daemon.app import open_core
+from moorage_daemon.app import open_conversation, open_core
 from moorage_daemon.settings import Settings, StoreAddress
 from moorage_daemon.store.files.store import open_files
 from moorage_daemon.store.opening import DIRECTORY, find_store
@@ -76,8 +76,8 @@ async def serve(scheme: str, folder: Path, fault: str) -> None:
     settings = Settings(state_dir=folder, grace_seconds=GRACE)
     opening = opening_of(scheme, folder, fault)
     async with open_core(settings, opening, KEY, {"scripted": ScriptedAgent()}) as app:
-        async with open_stdio() as transport:
-            await app.serve(transport)
+        async with open_stdio() as transport, open_conversation(app, settings, transport):
+            await transport.over.wait()
 
 
 def main() -> None:
