@@ -36,9 +36,18 @@ from moorage_daemon.store.model import (
     encode_body,
 )
 from moorage_daemon.transfer.arriving import Arriving
-from moorage_daemon.transfer.checking import check_body
+from moorage_daemon.transfer.checking import check_body, is_directory
 from moorage_daemon.transfer.landing import Landing
-from moorage_daemon.transfer.lines import FOREIGN, BadLine, BlobRecord, Digest, Time, read
+from moorage_daemon.transfer.lines import (
+    FOREIGN,
+    MIN_WINDOW,
+    Amount,
+    BadLine,
+    BlobRecord,
+    Digest,
+    Time,
+    read,
+)
 from moorage_protocol.acp import (
     AgentMessageChunk,
     AgentThoughtChunk,
@@ -80,10 +89,10 @@ STATUSES = {"completed": "completed", "in_progress": "in_progress"}
 
 
 class _Usage(Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cache_read_tokens: int | None = None
-    cache_write_tokens: int | None = None
+    prompt_tokens: Amount = 0
+    completion_tokens: Amount = 0
+    cache_read_tokens: Amount | None = None
+    cache_write_tokens: Amount | None = None
 
     def tokens(self) -> TokenUsage:
         return TokenUsage(
@@ -95,8 +104,8 @@ class _Usage(Struct):
 
 
 class _Context(Struct):
-    used_tokens: int = 0
-    max_tokens: int = 200_000
+    used_tokens: Amount = 0
+    max_tokens: Amount = 200_000
 
 
 class _Task(Struct):
@@ -270,6 +279,7 @@ class A3sReading:
 
     def _head(self, principal: str, owner: str, agent: str) -> Head:
         found, config = self._document, self._document.config
+        window = found.context_usage.max_tokens
         model = found.llm_config.model if found.llm_config is not None else found.model_name
         if bytes(config.permission_policy) != b"null":
             self._notes.append("left behind: the permission policy; set it again")
@@ -281,7 +291,7 @@ class A3sReading:
             owner=owner,
             agent=agent,
             mode=Mode.CODE,
-            cwd=config.workspace if config.workspace.startswith("/") else "/",
+            cwd=config.workspace if is_directory(config.workspace) else "/",
             created_at=found.created_at,
             updated_at=found.updated_at,
             life=LIVES[found.state],
@@ -292,7 +302,7 @@ class A3sReading:
                 tokens=found.total_usage.tokens(),
                 micros=_micros(found.total_cost) if found.total_cost else None,
                 used=found.context_usage.used_tokens,
-                window=found.context_usage.max_tokens or None,
+                window=window if window >= MIN_WINDOW else None,
             ),
         )
 

@@ -33,13 +33,23 @@ from moorage_daemon.store.model import (
     VerdictBody,
 )
 from moorage_daemon.store.naming import digests_in
-from moorage_daemon.transfer.lines import BadLine, Count, EntryRecord, HeaderLine, Time
+from moorage_daemon.transfer.lines import (
+    Amount,
+    BadLine,
+    Count,
+    EntryRecord,
+    HeaderLine,
+    Sum,
+    Time,
+    Window,
+)
 from moorage_protocol.config import Confirmation, OnTimeout, PermissionDefault, Permissions
 from moorage_protocol.moorage import Posture
 from moorage_protocol.views import Verification
 
 
 MAX_HEAD = 512 * 2**10  # bytes: what is listed of it fits a message
+MAX_PATH = 4096  # bytes, as for a session that is made here
 MAX_UPDATE = 1000 * 2**10  # bytes of an update's body: its message stays under 1 MiB
 
 BODIES: dict[str, type[Struct]] = {
@@ -60,6 +70,7 @@ BODIES: dict[str, type[Struct]] = {
     Kind.IMPORTED: ImportedBody,
     Kind.VERDICT: VerdictBody,
 }
+OF_GRANTS = {Kind.GRANT, Kind.CHARGE, Kind.END}  # they stand in the log of a grant, never here
 OF_A_TURN = {Kind.PROMPT, Kind.BEGIN, Kind.ASK, Kind.ANSWER, Kind.INTENT, Kind.RESULT, Kind.VERDICT}
 BESIDE = {"sessionId", "seq", "at", "generation", "kind", "update"}  # these stand beside a body
 
@@ -68,6 +79,8 @@ def checked(record: EntryRecord, seq: int) -> bytes:
     """The body of the entry that is to be number `seq`; raises `BadLine`."""
     if record.seq != seq:
         raise BadLine(f"entry.seq must be {seq}")
+    if record.kind in OF_GRANTS:
+        raise BadLine(f"entry.kind is {record.kind}: that is of a grant, and no session has one")
     if record.kind in OF_A_TURN and record.generation is None:
         raise BadLine(f"entry.generation is missing: {record.kind} is of a turn")
     body = record.content
@@ -93,6 +106,8 @@ def check_body(kind: str, body: bytes) -> None:
         read = _decode(body, BODIES[kind])
         if isinstance(read, ArtifactBody) and read.sha256 not in digests_in(body):
             raise BadLine("entry.body.sha256 is no digest, or is spelled so that none is seen")
+        if isinstance(read, CostBody):
+            _decode(body, _Cost)
 
 
 def _decode(body: bytes, shape: Any) -> Any:
@@ -103,16 +118,48 @@ def _decode(body: bytes, shape: Any) -> Any:
         raise BadLine(f"entry.body: {error}") from error
 
 
+class _Tokens(Struct, frozen=True, rename="camel"):
+    input_tokens: Amount
+    output_tokens: Amount
+    cache_read_tokens: Amount = 0
+    cache_write_tokens: Amount = 0
+    reasoning_tokens: Amount = 0
+
+
+class _Cost(Struct, frozen=True):
+    """What one answer of a model can have taken: the sum of many is still a plain number."""
+
+    tokens: _Tokens
+    micros: Sum | None = None
+    window: Window | None = None
+
+
+class _Sums(Struct, frozen=True, rename="camel"):
+    input_tokens: Sum
+    output_tokens: Sum
+    cache_read_tokens: Sum = 0
+    cache_write_tokens: Sum = 0
+    reasoning_tokens: Sum = 0
+
+
+class _Totals(Struct, frozen=True):
+    tokens: _Sums = _Sums(0, 0)
+    micros: Sum | None = None
+    used: Amount = 0
+    window: Window | None = None
+
+
 class _Numbers(Struct):
-    """What of a head is shown as times, and what is counted on from."""
+    """What of a head is shown as times and amounts, and what is counted on from."""
 
     created_at: Time
     updated_at: Time
     generation: Count = 0
+    totals: _Totals = _Totals()
 
 
 def read_head(header: HeaderLine) -> Head:
-    """The head in a file; raises `BadLine` if it is of a version that is not known here."""
+    """The head in a file; raises `BadLine` if no session here could have it."""
     if len(header.head) > MAX_HEAD:
         raise BadLine(f"head: it has more than {MAX_HEAD} bytes")
     try:
@@ -122,7 +169,14 @@ def read_head(header: HeaderLine) -> Head:
         raise BadLine(f"head: {error}") from error
     if head.schema > SCHEMA:
         raise BadLine(f"it was written by a newer version: its schema is {head.schema}")
+    if not is_directory(head.cwd):
+        raise BadLine(f"head.cwd must be an absolute path of at most {MAX_PATH} bytes")
     return head
+
+
+def is_directory(path: str) -> bool:
+    """Whether that may be a session's directory, by its looks."""
+    return path.startswith("/") and "\0" not in path and len(path.encode()) <= MAX_PATH
 
 
 def taken_over(head: Head, notes: list[str]) -> Head:

@@ -47,14 +47,20 @@ class Landing:
         await self.log.until(self.log.seq)
 
     async def complete(self, note: ImportedBody) -> None:
-        """End what is open, say where it came from, and let everybody see it."""
+        """End what is open, say where it came from, and let everybody see it.
+
+        It is as new here as it comes: by the file's own time it could be too old to be kept at all,
+        or never grow old.
+        """
         await self.flush()
         head, now = self.account.agreed(self.head), self.sessions.committer.now()
         change = mend(Stored(head, self.log.seq), self.log.told, now)
         for entry in change.entries:
             self.log.append(entry.kind, entry.body, generation=entry.generation)
         self.log.append(Kind.IMPORTED, note)
-        self.head = replace(head, open_turns=())
+        self.head = replace(
+            head, open_turns=(), created_at=min(head.created_at, now), updated_at=now
+        )
         self.log.write_head(self.head)
         await self.flush()
         self.sessions.adopt(Stored(self.head, self.log.seq))

@@ -25,6 +25,8 @@ from moorage_daemon.store.naming import digests_in
 VERSION = 1
 MAX_LINE = 16 * 2**20  # bytes: a prompt as large as a frame, with all its quotes escaped
 
+MIN_WINDOW = 64  # tokens; with fewer no model answers
+
 START = "0" * 64  # the checksum of no lines
 
 FOREIGN = "a3s"  # the kind of entries with what came out of that layout and has no place here
@@ -36,6 +38,9 @@ S = TypeVar("S")
 Number = Annotated[int, Meta(ge=1, le=2**53)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Time = Annotated[float, Meta(ge=0, lt=253_402_300_800)]  # until the year 9999, as it is written
+Amount = Annotated[int, Meta(ge=0, le=10**12)]  # tokens of one answer of a model
+Sum = Annotated[int, Meta(ge=0, le=10**15)]  # tokens of many, or micros
+Window = Annotated[int, Meta(ge=MIN_WINDOW, le=10**12)]  # tokens
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 

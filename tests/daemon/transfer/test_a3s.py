@@ -67,7 +67,7 @@ DOCUMENT: Json = {
     "tool_names": ["bash", "read"],
     "thinking_enabled": True,
     "thinking_budget": 4096,
-    "created_at": 1700000000,
+    "created_at": 900000000,
     "updated_at": 1700000100,
     "llm_config": {
         "provider": "anthropic",
@@ -142,7 +142,7 @@ async def test_every_part_has_its_place(daemon: Daemon, client: Client, tmp_path
     head = daemon.sessions.head(session)
     assert head is not None
     assert (head.title, head.cwd, head.life) == ("Test Session", "/tmp/workspace", Life.PAUSED)
-    assert (head.created_at, head.generation) == (1700000000.0, 3)
+    assert (head.created_at, head.generation) == (900000000.0, 3)
     assert head.overrides.model == "claude"
     config = json.loads(msgspec.json.encode(head.config))
     assert config == {

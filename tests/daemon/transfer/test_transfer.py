@@ -10,6 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from moorage_daemon.identity import Principal
+from moorage_daemon.retention import Retention
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.model import Entry, Kind
 from moorage_daemon.store.port import Change, StoreUnreadable
@@ -44,6 +45,8 @@ from tests.daemon.twin import Client, Json
 
 
 pytestmark = pytest.mark.trio(run=simulated)
+
+DAY = 86400.0
 
 
 async def busy_session(daemon: Daemon, client: Client, **wish: Any) -> str:
@@ -427,6 +430,11 @@ def the_head(**fields: Any) -> Any:
     return change
 
 
+def a_cost(*, tokens: int = 5, **fields: int) -> Json:
+    usage = {"inputTokens": tokens, "outputTokens": 0}
+    return {"provider": "p", "model": "m", "tokens": usage, **fields}
+
+
 def without(number: int) -> Any:
     def change(lines: list[Json]) -> None:
         del lines[number - 1]
@@ -456,6 +464,23 @@ BROKEN = [
     (the_head(generation=10**30), "line 1: head: "),
     (the_head(generation=-1), "line 1: head: "),
     (the_head(title="x" * 600_000), "line 1: head: it has more than"),
+    (the_head(cwd="work"), "line 1: head.cwd must be an absolute path"),
+    (the_head(cwd="/work\0"), "line 1: head.cwd must be an absolute path"),
+    (the_head(cwd="/" + "x" * 4096), "line 1: head.cwd must be an absolute path"),
+    (the_head(totals={"used": 2**53, "window": 2}), "line 1: head: "),
+    (the_head(totals={"used": 5, "window": 0}), "line 1: head: "),
+    (the_head(totals={"micros": -1}), "line 1: head: "),
+    (
+        the_head(totals={"tokens": {"inputTokens": 10**16, "outputTokens": 0}}),
+        "line 1: head: ",
+    ),
+    (a_line(3, kind="cost", body=a_cost(tokens=2**60)), "line 3: entry.body: "),
+    (a_line(3, kind="cost", body=a_cost(tokens=-1)), "line 3: entry.body: "),
+    (a_line(3, kind="cost", body=a_cost(window=1)), "line 3: entry.body: "),
+    (a_line(3, kind="cost", body=a_cost(micros=-1)), "line 3: entry.body: "),
+    (a_line(3, kind="grant", body={}), "line 3: entry.kind is grant: that is of a grant"),
+    (a_line(3, kind="charge", body={"calls": -9}), "line 3: entry.kind is charge: that"),
+    (a_line(3, kind="end", body={}), "line 3: entry.kind is end: that is of a grant"),
     (a_line(3, body=[1]), "line 3: entry.body: "),
     (a_line(3, kind="verdict", body={"outcome": "lost"}), "line 3: entry.body: "),
     (a_line(3, generation=None), "line 3: entry.generation is missing"),
@@ -526,6 +551,41 @@ async def test_a_cursor_that_was_never_given_is_refused(daemon: Daemon, client: 
         params = {"sessionId": session, "cursor": cursor}
         with pytest.raises(InvalidParams):
             await client.call("_moorage/session/export", params, dict[str, Any])
+
+
+# ---- how old it is
+
+
+async def test_an_old_session_that_was_just_imported_is_kept_for_its_days() -> None:
+    async with open_daemon(retention=Retention(days=30)) as daemon:
+        client = await daemon.connect()
+        file = await exported(client, await busy_session(daemon, client))
+        longago = changed(file, the_head(created_at=5.0, updated_at=6.0))
+
+        copy = (await imported(client, longago)).session_id
+        await trio.sleep(29 * DAY)
+
+        assert copy in await client.listed()
+        head = daemon.sessions.head(copy)
+        assert head is not None
+        assert (head.created_at, head.updated_at > 6.0) == (5.0, True)
+        await trio.sleep(2 * DAY)
+        assert copy not in await client.listed()
+
+
+async def test_a_session_of_the_future_grows_old_from_now_on() -> None:
+    async with open_daemon(retention=Retention(days=30)) as daemon:
+        client = await daemon.connect()
+        file = await exported(client, await busy_session(daemon, client))
+        ahead = changed(file, the_head(created_at=9e9, updated_at=9e9))
+
+        copy = (await imported(client, ahead)).session_id
+
+        head = daemon.sessions.head(copy)
+        assert head is not None
+        assert head.created_at <= head.updated_at < 9e9
+        await trio.sleep(31 * DAY)
+        assert copy not in await client.listed()
 
 
 # ---- parts, and clients that go
