@@ -57,6 +57,7 @@ from moorage_clients.submissions import Submission, Submissions
 from moorage_clients.turn import Turn
 from moorage_clients.version import difference
 from moorage_protocol.acp import (
+    ArchiveFilter,
     ContentBlock,
     Empty,
     ListParams,
@@ -228,16 +229,18 @@ class Client:
         params = LoadParams(session_id=session_id, cwd=str(cwd), mcp_servers=[])
         return await self._ask("session/resume", params, LoadResult)
 
-    async def sessions(self, cwd: str | Path | None = None) -> list[SessionInfo]:
+    async def sessions(
+        self, cwd: str | Path | None = None, *, archived: ArchiveFilter | None = None
+    ) -> list[SessionInfo]:
         """All sessions of this principal, or those of a directory; newest first, killed too."""
         found: list[SessionInfo] = []
-        params = ListParams(cwd=None if cwd is None else str(cwd))
+        params = ListParams(cwd=None if cwd is None else str(cwd), archived=archived)
         while True:
             page = await self._ask("session/list", params, ListResult)
             found += page.sessions
             if not isinstance(page.next_cursor, str):
                 return found
-            params = ListParams(cwd=params.cwd, cursor=page.next_cursor)
+            params = msgspec.structs.replace(params, cursor=page.next_cursor)
 
     async def live(self, *, everybody: bool = False) -> LiveResult:
         """The sessions that are in the daemon's memory; `everybody`'s if we are operator."""

@@ -327,8 +327,18 @@ class LiveParams(Shape, frozen=True):
     all: bool = False
 
 
+class DamagedRow(Shape, frozen=True):
+    """A session that cannot be read: whose it is and what is in it, nobody knows."""
+
+    session_id: str
+    problem: str
+
+
 class LiveResult(Shape, frozen=True, omit_defaults=False):
+    """`damaged` is told to operators: none but they can remove those."""
+
     sessions: list[LiveRow]
+    damaged: list[DamagedRow] = msgspec.field(default_factory=list[DamagedRow])
 
 
 # ---- turns

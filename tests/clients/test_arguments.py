@@ -26,6 +26,7 @@ from moorage_clients.cli.invocation import (
     DaemonStart,
     DaemonStatus,
     DaemonStop,
+    Delete,
     Doctor,
     Export,
     GrantClose,
@@ -94,6 +95,8 @@ ASK = Consent(allow=False, deny=False)
         ("log ab --kind a --kind b --from 3", Log("ab", ("a", "b"), 2)),
         ("cancel --scope all --generation 4", Cancel(None, "all", 4)),
         ("kill a b --reason why", Kill(("a", "b"), everything=False, reason="why")),
+        ("delete a b --yes", Delete(("a", "b"), is_sure=True)),
+        ("delete a", Delete(("a",), is_sure=False)),
         ("kill --all", Kill((), everything=True, reason=None)),
         ("configure", Configure(None, ())),
         ("configure ab", Configure("ab", ())),
@@ -225,7 +228,8 @@ def test_relative_paths_mean_the_callers_directory(
 
 COMMANDS = [
     *("daemon start", "daemon run", "daemon stop", "daemon status", "daemon logs"),
-    *("new", "prompt", "attach", "ls", "log", "cancel", "kill", "configure", "status", "acp"),
+    *("new", "prompt", "attach", "ls", "log", "cancel", "kill", "delete", "configure", "status"),
+    "acp",
     *("config check", "config show", "doctor", "completion"),
 ]
 

@@ -244,6 +244,7 @@ async def test_daemon_of_another_version_is_told_once(daemon: FakeDaemon) -> Non
         other = {"version": "0.0\x1b[8m", "pid": 1, "node": "here"}
         await visitor.greet(daemon=other)
         await visitor.answer(await visitor.expect("session/list"), {"sessions": []})
+        await visitor.answer(await visitor.expect("_moorage/session/live"), {"sessions": []})
 
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
@@ -490,6 +491,7 @@ async def test_list_is_a_table_of_what_is_not_killed(daemon: FakeDaemon) -> None
         here = str(daemon.state_dir.parent)
         rows = [row(S, here, title="A\x1b[2J\ntitle"), row("k" * 26, here, killed=True)]
         await visitor.answer(await visitor.expect("session/list"), {"sessions": rows})
+        await visitor.answer(await visitor.expect("_moorage/session/live"), {"sessions": []})
 
     found = await against(daemon, serve, "ls")
 
@@ -508,6 +510,7 @@ async def test_states_in_the_table_are_coloured_where_it_was_asked_for(
         found = row(S, "/", title="\x1b[31mred")
         found["_meta"]["moorage"]["state"] = "running"
         await visitor.answer(await visitor.expect("session/list"), {"sessions": [found]})
+        await visitor.answer(await visitor.expect("_moorage/session/live"), {"sessions": []})
 
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:

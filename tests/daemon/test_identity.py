@@ -217,6 +217,18 @@ async def test_an_operator_watches_and_kills_the_sessions_of_others_and_does_no_
     assert lever.pulled == []
 
 
+async def test_damaged_sessions_are_told_to_operators_alone(daemon: Daemon) -> None:
+    stranger, operator = await daemon.connect(CI), await daemon.connect(OTHER_OPERATOR)
+    daemon.sessions.damaged["lost"] = "its journal is damaged"
+
+    [told] = (await operator.live()).damaged
+
+    assert (told.session_id, told.problem) == ("lost", "its journal is damaged")
+    assert (await stranger.live()).damaged == []
+    await stranger.delete("lost")
+    assert [row.session_id for row in (await operator.live()).damaged] == ["lost"]
+
+
 async def test_all_rows_are_for_operators(daemon: Daemon, client: Client) -> None:
     await client.new()
     stranger = await daemon.connect(CI)

@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 import pytest
 import trio
 
+from moorage_clients.cli.exits import Exit
+from tests.e2e.commands import moorage
 from tests.e2e.daemons import DaemonProcess, environment, running
 from tests.e2e.wires import connect
 
@@ -79,3 +81,42 @@ async def test_damage_is_found_named_and_can_be_removed(state_dir: Path, config:
             await client.delete(damaged)
             assert await client.listed() == [sound]
         assert (await store(daemon, "check")).returncode == 0
+
+
+async def test_a_session_that_cannot_be_read_is_listed_and_can_be_deleted(
+    state_dir: Path, config: Path
+) -> None:
+    with running(state_dir, "--config", str(config)) as daemon:
+        async with connect(daemon.unix) as client:
+            sound, damaged = await client.new(), await client.new()
+        assert daemon.stop() == 0
+    journals = (state_dir / "store" / "sessions").iterdir()
+    [journal] = [file for file in journals if damaged in file.read_text().split("\n")[0]]
+    journal.write_bytes(b"x" * journal.stat().st_size)
+
+    with running(state_dir, "--config", str(config)) as daemon:
+
+        def run(*words: str) -> tuple[int, str]:
+            ended = moorage(*words, state_dir=state_dir, cwd=state_dir)
+            return ended.code, ended.out
+
+        code, listed = await trio.to_thread.run_sync(run, "ls")
+        _, as_json = await trio.to_thread.run_sync(run, "ls", "--json")
+        unasked = await trio.to_thread.run_sync(run, "delete", damaged)
+        unknown = await trio.to_thread.run_sync(run, "delete", "--yes", damaged, "nobody")
+        _, untouched = await trio.to_thread.run_sync(run, "ls")
+        removed = await trio.to_thread.run_sync(run, "delete", "--yes", damaged[:8])
+        _, after = await trio.to_thread.run_sync(run, "ls", "--json")
+        problems = (await store(daemon, "check")).returncode
+
+    assert code == Exit.OK
+    [line] = [line for line in listed.splitlines() if line.startswith(damaged)]
+    assert "  damaged  " in line
+    assert line.endswith(f"removed by: moorage delete {damaged}")
+    assert [row["sessionId"] for row in json.loads(as_json)["damaged"]] == [damaged]
+    assert (unasked[0], unknown[0]) == (Exit.USAGE, Exit.NO_SESSION)
+    assert line in untouched
+    assert removed == (Exit.OK, f"{damaged}: removed\n")
+    assert json.loads(after)["damaged"] == []
+    assert sound in after
+    assert problems == 0

@@ -105,3 +105,24 @@ def test_what_was_typed_before_a_question_is_no_answer_to_it(
 
         assert terminal.ended() == Exit.OK
     assert not (tmp_path / "file").exists()
+
+
+def test_a_session_is_only_deleted_when_the_person_says_yes(
+    open_terminal: Open, session: str, daemon: DaemonProcess, tmp_path: Path
+) -> None:
+    def listed() -> str:
+        return moorage("ls", "--json", state_dir=daemon.state_dir, cwd=tmp_path).out
+
+    with open_terminal("delete", session) as terminal:
+        terminal.wait_for("y / n\n")
+        terminal.type("no")
+        terminal.wait_for("Nothing was removed.")
+        assert terminal.ended() == Exit.FAILED
+    assert session in listed()
+
+    with open_terminal("delete", session) as terminal:
+        assert session in terminal.wait_for("y / n\n")
+        terminal.type("y")
+        terminal.wait_for(f"{session}: removed")
+        assert terminal.ended() == Exit.OK
+    assert session not in listed()

@@ -175,7 +175,7 @@ def _records(invocation: Invocation) -> Exit:
 
 
 def _with_client(invocation: Invocation) -> Exit:
-    from moorage_clients.cli import attach, sessions, turns
+    from moorage_clients.cli import attach, removing, sessions, turns
     from moorage_clients.cli.screen import open_screen
 
     screen = open_screen()
@@ -194,6 +194,8 @@ def _with_client(invocation: Invocation) -> Exit:
             return sessions.cancel(invocation, command, screen)
         case said.Kill() as command:
             return sessions.kill(invocation, command, screen)
+        case said.Delete() as command:
+            return removing.delete(invocation, command, screen)
         case said.Configure() as command:
             return sessions.configure(invocation, command, screen)
         case said.Usage() | said.Artifacts() | said.Export() | said.Import():

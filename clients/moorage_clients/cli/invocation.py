@@ -114,6 +114,11 @@ class Kill(Struct, frozen=True):
     reason: str | None
 
 
+class Delete(Struct, frozen=True):
+    sessions: tuple[str, ...]
+    is_sure: bool
+
+
 class Configure(Struct, frozen=True):
     session: str | None
     settings: tuple[tuple[str, str], ...]
@@ -197,6 +202,7 @@ Command = (
     | Log
     | Cancel
     | Kill
+    | Delete
     | Configure
     | GrantList
     | GrantShow

@@ -22,7 +22,7 @@ from moorage_clients.client import open_client
 from moorage_clients.errors import ClientError
 from moorage_clients.plain_text import one_line
 from moorage_protocol.errors import RpcError
-from moorage_protocol.moorage import SessionInfo
+from moorage_protocol.moorage import DamagedRow, SessionInfo
 from moorage_protocol.rendezvous import default_state_dir
 
 
@@ -62,6 +62,17 @@ def sessions(prefix: str, typed: argparse.Namespace, *, killed: bool) -> dict[st
     }
 
 
+def removable(prefix: str, typed: argparse.Namespace) -> dict[str, str]:
+    """The same of all that can be removed: killed sessions, and those that cannot be read."""
+    try:
+        damaged = trio.run(_damaged, _way(typed))
+    except (Failure, ClientError, RpcError, trio.TooSlowError, ValueError, LookupError):
+        return {}
+    unread = {found.session_id: "damaged" for found in damaged}
+    offered = {name: told for name, told in unread.items() if name.startswith(prefix)}
+    return sessions(prefix, typed, killed=True) | offered
+
+
 def _way(typed: argparse.Namespace) -> Way:
     """The way to the daemon that the line names so far, or the usual one."""
     connect: str | None = getattr(typed, "connect", None)
@@ -77,3 +88,9 @@ async def _listed(way: Way) -> list[SessionInfo]:
     with trio.fail_after(PATIENCE):
         async with open_client(way.address, token=way.token, name="moorage") as client:
             return await client.sessions()
+
+
+async def _damaged(way: Way) -> list[DamagedRow]:
+    with trio.fail_after(PATIENCE):
+        async with open_client(way.address, token=way.token, name="moorage") as client:
+            return (await client.live()).damaged

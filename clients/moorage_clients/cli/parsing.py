@@ -119,6 +119,15 @@ def all_session_ids(prefix: str, parsed_args: argparse.Namespace, **_: object) -
     return sessions(prefix, parsed_args, killed=True)
 
 
+def removable_session_ids(
+    prefix: str, parsed_args: argparse.Namespace, **_: object
+) -> dict[str, str]:
+    """All sessions that can be removed, those that cannot be read too."""
+    from moorage_clients.cli.offering import removable
+
+    return removable(prefix, parsed_args)
+
+
 def first_session_id(prefix: str, parsed_args: argparse.Namespace, **_: object) -> dict[str, str]:
     """The same for a list of words of which only the first may name a session."""
     return {} if getattr(parsed_args, "words", None) else session_ids(prefix, parsed_args)

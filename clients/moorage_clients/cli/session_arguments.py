@@ -11,6 +11,7 @@ from moorage_clients.cli.invocation import (
     Cancel,
     Configure,
     Consent,
+    Delete,
     Kill,
     Log,
     Ls,
@@ -30,6 +31,7 @@ from moorage_clients.cli.parsing import (
     first_session_id,
     offers,
     place,
+    removable_session_ids,
     seconds,
     seq,
     session_ids,
@@ -41,7 +43,7 @@ SETTINGS = ("model", "model_provider", "temperature")
 
 def add_session_commands(grammar: Grammar) -> None:
     """Add them, those that a person needs first in front."""
-    for add in (_new, _prompt, _attach, _ls, _log, _cancel, _kill, _configure):
+    for add in (_new, _prompt, _attach, _ls, _log, _cancel, _kill, _delete, _configure):
         add(grammar)
 
 
@@ -196,6 +198,22 @@ def _build_kill(found: argparse.Namespace) -> Kill:
     if bool(found.sessions) == found.all:
         raise Wrong("name the sessions, or say --all")
     return Kill(tuple(found.sessions), found.all, found.reason)
+
+
+def _delete(grammar: Grammar) -> None:
+    parser = grammar.command(
+        "delete", "remove sessions with all that is stored of them",
+        lambda found: Delete(tuple(found.sessions), found.yes),
+        about="What runs in them is stopped first. It cannot be undone: to keep the log, kill "
+        "instead, or export before. It also removes a session that ls calls damaged. You are "
+        "asked before; where there is no terminal, say --yes.",
+        examples=("moorage delete k3f2", "moorage delete --yes k3f2 x7ab"),
+        exits=(*WITH_DAEMON, Exit.NO_SESSION),
+    )  # fmt: skip
+    sessions = parser.add_argument("sessions", metavar="SESSION", nargs="+",
+                                   help="ids or starts of ids")  # fmt: skip
+    offers(sessions, removable_session_ids)
+    parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _configure(grammar: Grammar) -> None:

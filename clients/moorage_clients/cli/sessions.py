@@ -32,6 +32,7 @@ from moorage_clients.plain_text import counted, one_line
 from moorage_protocol.config import ConfigShown
 from moorage_protocol.moorage import (
     CancelOutcome,
+    DamagedRow,
     KillResult,
     LiveRow,
     Mode,
@@ -46,6 +47,7 @@ from moorage_protocol.moorage import (
 PAGE = 500  # entries asked for at once
 TITLE_WIDTH = 40  # characters in the table
 KIND_WIDTH = 16  # characters; those of this version have up to 8
+PROBLEM_WIDTH = 100  # characters of what is wrong with a session
 SUMMARY_WIDTH = 100  # characters of an entry in a log
 
 STATES: dict[str, Style] = {
@@ -95,16 +97,19 @@ def ls(invocation: Invocation, command: Ls, screen: Screen) -> Exit:
     async def work(client: Client) -> Exit:
         listed = await client.sessions()
         rows = [row for row in map(live_row, listed) if row is not None]
+        live = await client.live(everybody=command.everything)
         if command.everything:
             known = {row.session_id for row in rows}
-            others = (await client.live(everybody=True)).sessions
-            rows += [row for row in others if row.session_id not in known]
+            rows += [row for row in live.sessions if row.session_id not in known]
         else:
             rows = [row for row in rows if not row.killed]
         if invocation.json:
-            screen.document({"sessions": rows})
-        else:
+            screen.document({"sessions": rows, "damaged": live.damaged})
+            return Exit.OK
+        if rows or not live.damaged:
             _print_table(rows, _default(listed), screen)
+        for damaged in live.damaged:
+            screen.say(_damaged_line(damaged, screen) + "\n")
         return Exit.OK
 
     return run_with_client(invocation, work)
@@ -141,6 +146,13 @@ def _print_table(rows: Sequence[LiveRow], default: str | None, screen: Screen) -
             continue
         padded[2] = screen.words.paint(padded[2], STATES.get(line[2], Style.PLAIN))
         screen.say("  ".join([*padded, line[6]]).rstrip() + "\n")
+
+
+def _damaged_line(damaged: DamagedRow, screen: Screen) -> str:
+    state = screen.words.paint("damaged", Style.BAD)
+    session = one_line(damaged.session_id, 200)
+    problem = one_line(damaged.problem, PROBLEM_WIDTH)
+    return f"{session}  {state}  {problem}; removed by: moorage delete {session}"
 
 
 def age(seconds: float) -> str:

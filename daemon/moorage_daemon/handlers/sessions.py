@@ -4,7 +4,7 @@ import base64
 import binascii
 import math
 import os.path
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
@@ -38,6 +38,7 @@ from moorage_protocol.errors import InvalidParams, MethodNotFound, NotFound, Not
 from moorage_protocol.moorage import (
     Access,
     Cause,
+    DamagedRow,
     KillParams,
     KillResult,
     ListResult,
@@ -60,6 +61,7 @@ from moorage_protocol.moorage import (
 
 R = TypeVar("R", bound=msgspec.Struct)
 
+LONGEST_PROBLEM = 300  # characters; the whole of it stands in the log of the daemon
 MAX_ROWS = 1000  # of live sessions in one answer, the newest
 PAGE = 100  # sessions in one answer to session/list
 PAGE_BYTES = 512 * 2**10  # of rows: the answer stays under 1 MiB
@@ -249,12 +251,23 @@ def _info(row: LiveRow, *, advertised: bool) -> SessionInfo:
 def live(desk: Desk, peer: Peer, params: LiveParams) -> Answer:
     """The sessions that are in memory; `all` for those of every principal, to operators."""
     mine = peer.identity.principal.name
-    if params.all and peer.identity.principal.role is not Role.OPERATOR:
+    is_operator = peer.identity.principal.role is Role.OPERATOR
+    if params.all and not is_operator:
         raise NotPermitted
     rows = desk.sessions.rows(
         lambda head: head.id in desk.sessions.live and (params.all or head.principal == mine)
     )
-    return Now(LiveResult(sessions=_fitting(islice(rows, MAX_ROWS))))
+    return Now(
+        LiveResult(
+            sessions=_fitting(islice(rows, MAX_ROWS)),
+            damaged=_fitting(islice(_damaged(desk), MAX_ROWS)) if is_operator else [],
+        )
+    )
+
+
+def _damaged(desk: Desk) -> Iterator[DamagedRow]:
+    for session, problem in sorted(desk.sessions.damaged.items()):
+        yield DamagedRow(session_id=session, problem=problem[:LONGEST_PROBLEM])
 
 
 # ---- ending
