@@ -15,6 +15,7 @@ from moorage_daemon.grant_settings import CredentialSource, GrantSettings
 from moorage_daemon.identity import Principal
 from moorage_daemon.store.model import ChargeBody, Kind
 from moorage_daemon.tools.port import Bench, NotBegun, Report
+from moorage_daemon.turn.standing import StandingAnswers
 from moorage_protocol.acp import Diff, Meta, StopReason, ToolCallContent
 from moorage_protocol.config import Permissions
 from moorage_protocol.errors import GrantRefused, InvalidParams, RpcError
@@ -854,6 +855,119 @@ async def test_rule_that_changes_while_somebody_is_asked_counts(
     await pull.end()
 
     assert lever.pulled == []
+
+
+# ---- an answer that stands, and rules
+
+
+async def set_rules(client: Client, session: str, rules: Json | None) -> None:
+    await client.call(
+        "_moorage/session/config/set",
+        {"sessionId": session, "config": {"permissions": rules}},
+        dict[str, Any],
+    )
+
+
+async def allow_always(daemon: Daemon, client: Client, session: str, lever: Lever) -> None:
+    """Have the lever pulled once, allowed for good by whoever is asked."""
+    pull = await turn(daemon, client, session)
+    pull.start(lever)
+    client.choose(await client.question(len(client.questions) + 1), "always")
+    await wait_all_tasks_blocked()
+    await pull.end()
+
+
+async def asked_again(daemon: Daemon, client: Client, session: str, lever: Lever) -> bool:
+    """Call the lever in another turn, and reject it if that is a question."""
+    before = len(client.questions)
+    pull = await turn(daemon, client, session)
+    pull.start(lever)
+    await wait_all_tasks_blocked()
+    is_asked = len(client.questions) > before
+    if is_asked:
+        client.choose(client.questions[-1], "reject")
+        await wait_all_tasks_blocked()
+    await pull.end()
+    return is_asked
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_asked"),
+    [
+        (None, False),
+        ({"ask": ["Other"], "default": None}, False),
+        ({"deny": ["Lever(B)"]}, False),  # and asks about the rest by default
+        ({"ask": ["Lever"], "default": None}, True),
+        ({"ask": ["Lever(A)"], "allow": ["Lever"]}, True),
+    ],
+)
+async def test_rule_that_asks_does_so_whatever_was_allowed_for_good(
+    daemon: Daemon, client: Client, rules: Json | None, *, is_asked: bool
+) -> None:
+    """Whether the rule was there before the answer, or came after it."""
+    before, after = await client.new(config={"permissions": rules}), await client.new()
+    lever = Lever(asks=True)
+    await allow_always(daemon, client, before, lever)
+    await allow_always(daemon, client, after, lever)
+    await set_rules(client, after, rules)
+
+    found = [await asked_again(daemon, client, session, lever) for session in (before, after)]
+
+    assert found == [is_asked, is_asked]
+    assert len(lever.pulled) == (2 if is_asked else 4)
+
+
+async def test_rule_that_asks_does_so_after_a_restart(daemon: Daemon, client: Client) -> None:
+    session = await client.new()
+    lever = Lever(asks=True)
+    await allow_always(daemon, client, session, lever)
+    image = await daemon.image()
+
+    for rules, is_asked in ((Permissions(ask=("Lever",), default=None), True), (None, False)):
+        async with open_daemon(image, permissions=rules or Permissions(default=None)) as again:
+            after = await again.connect()
+            await after.load(session)
+            assert await asked_again(again, after, session, lever) is is_asked
+
+
+async def test_rule_that_denies_beats_what_was_allowed_for_good_before_and_after_it(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await client.new()
+    lever = Lever(asks=True)
+    await allow_always(daemon, client, session, lever)
+
+    for rules in ({"deny": ["Lever"], "default": None}, {"ask": ["Lever"], "deny": ["Lever"]}):
+        await set_rules(client, session, rules)
+        assert not await asked_again(daemon, client, session, lever)
+        assert lever.pulled == ["A"]
+    await set_rules(client, session, None)
+    assert not await asked_again(daemon, client, session, lever)
+    assert lever.pulled == ["A", "A"], "the control: without the rule it stands"
+
+
+@pytest.mark.parametrize("rules", [{"ask": ["Lever"], "default": None}, {"deny": ["Lever"]}])
+async def test_rule_that_comes_while_an_answer_is_looked_up_counts(
+    daemon: Daemon, client: Client, rules: Json
+) -> None:
+    session = await client.new()
+    lever = Lever(asks=True)
+    await allow_always(daemon, client, session, lever)
+    image = await daemon.image()
+
+    async with open_daemon(image) as again:
+        after = await again.connect()
+        await after.load(session)
+
+        class Slow(StandingAnswers):
+            async def covers(self, rule: str) -> bool:
+                await set_rules(after, session, rules)
+                return await super().covers(rule)
+
+        again.session(session).standing = Slow(again.store, session)
+        await asked_again(again, after, session, lever)
+
+    assert lever.pulled == ["A"]
 
 
 @pytest.mark.parametrize("rules", [{"allow": ["Bash(*)"]}, {"deny": [""]}, {"ask": ["a b"]}])

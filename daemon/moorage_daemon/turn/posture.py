@@ -37,7 +37,9 @@ class Unasked(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """A person decides."""
+    """A person decides; `each_time` even where one has allowed it for good."""
+
+    each_time: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True):

@@ -326,14 +326,18 @@ class TurnStage:
     def _ruling(self, call: OpenCall) -> Ruling:
         """What the rules of this moment make of a call, and where they say nothing the posture.
 
-        What the posture refuses no rule allows.
+        What the posture refuses no rule allows. What a rule asks about is asked each time; a
+        default that asks, which is about no call of its own, leaves room for an earlier "always".
         """
         by_posture = rule(self.scene.posture, call.deed)
-        match self.scene.ground.rule(call.about).say:
+        by_rules = self.scene.ground.rule(call.about)
+        match by_rules.say:
             case Say.DENY:
                 return FORBIDDEN
             case Say.ASK:
-                return by_posture if isinstance(by_posture, Refused) else Asked()
+                if isinstance(by_posture, Refused):
+                    return by_posture
+                return Asked(each_time=by_rules.rule is not None)
             case Say.ALLOW:
                 return by_posture if isinstance(by_posture, Refused) else BY_RULE
             case Say.NOTHING:
@@ -397,7 +401,7 @@ class TurnStage:
         ruling = self._heed(call)
         if isinstance(ruling, Unasked):
             intend(ruling.why)
-        elif await self.scene.standing.covers(wish):
+        elif await self._stands(call, ruling, wish):
             intend("always")
         else:
             decision = await self._question(call, fields, chosen)
@@ -406,6 +410,12 @@ class TurnStage:
         if intent.refusal is not None:
             raise intent.refusal
         return intent.receipt
+
+    async def _stands(self, call: OpenCall, ruling: Ruling, wish: str) -> bool:
+        """Whether an earlier "always" is all that it takes; the rules of after the look count."""
+        if ruling == Asked(each_time=True) or not await self.scene.standing.covers(wish):
+            return False
+        return self._heed(call) != Asked(each_time=True)
 
     def _refuse(self, call: OpenCall, line: str, code: str | None = None) -> Never:
         self._finish(call, "refused", line, code)
