@@ -16,8 +16,8 @@ from moorage_daemon.store.files.pieces import drafted
 from moorage_daemon.store.files.reading import Reader
 from moorage_daemon.store.files.shelf import Shelf
 from moorage_daemon.store.files.store import FileStore, open_files
-from moorage_daemon.store.port import Change, StoreBroken, StoreUnreadable
-from tests.daemon.store.platters import Platter, TestDisk
+from moorage_daemon.store.port import Change, StoreBroken, StoreFull, StoreUnreadable
+from tests.daemon.store.platters import Platter, Step, TestDisk, full
 from tests.daemon.store.samples import (
     HOSTILE,
     a_head,
@@ -480,6 +480,67 @@ def test_segments_that_a_killed_recovery_left_are_read_in_the_order_of_the_commi
     assert shelf.damaged == {}
     assert [stored.seq for stored in shelf.sessions()] == [5] * 8
     shelf.close()
+
+
+async def damaged_with_commits_in_the_log(path: Path) -> bytes:
+    """A crash left commits of "s2" in the log alone; gives its journal, which is then damaged."""
+    await settled(path)
+    shelf = open_shelf(TestDisk(path, Platter()), SMALL)
+    write(shelf, Change("s2", entries(20, 20)), Change("s3", entries(2, 2)))
+    write(shelf, Change("s2", entries(21, 22)))
+    shelf.close()
+    content = journal(path, "s2").read_bytes()
+    journal(path, "s2").write_bytes(b"x" * len(content))
+    return content
+
+
+async def test_commits_of_a_damaged_journal_are_kept_and_mend_it(path: Path) -> None:
+    content = await damaged_with_commits_in_the_log(path)
+
+    for _ in range(2):
+        async with opened(path) as store:
+            assert [problem.session for problem in await store.damaged()] == ["s2"]
+            assert await store.tip("s3") == 2
+
+    assert not list(path.glob("commits.[0-9]"))  # the log has forgotten them
+    (kept,) = (path / "sessions").glob("*.torn")
+    assert kept.name == f"{name_of('s2')}.{len(content)}.commits.torn"
+    journal(path, "s2").write_bytes(content + kept.read_bytes())
+    async with opened(path) as store:
+        assert seqs(await all_entries(store, "s2")) == list(range(1, 23))
+        await store.delete("s2")
+    assert not kept.exists()
+
+
+async def test_commits_of_a_damaged_journal_go_with_their_session(path: Path) -> None:
+    await damaged_with_commits_in_the_log(path)
+
+    async with opened(path) as store:
+        assert await store.delete("s2")
+
+    assert not list((path / "sessions").glob("*.torn"))
+    async with opened(path) as store:
+        assert [stored.head.id for stored in await store.list()] == ["s1", "s3"]
+
+
+def no_room_beside_journals(step: Step) -> None:
+    if step.what == "write" and ".torn" in step.name:
+        raise full(step)
+
+
+async def test_commits_that_there_is_no_room_to_keep_stay_in_the_log(path: Path) -> None:
+    content = await damaged_with_commits_in_the_log(path)
+    shelf = open_shelf(TestDisk(path, Platter(before=no_room_beside_journals)), SMALL)
+    shelf.settle_some(lambda: True)
+    with pytest.raises(StoreFull):
+        shelf.settle_all(lambda: False)
+    shelf.close()
+
+    async with opened(path):
+        pass
+
+    (kept,) = (path / "sessions").glob("*.torn")
+    assert kept.name.endswith(f".{len(content)}.commits.torn")
 
 
 async def test_damage_inside_the_log_of_commits_stops_the_start(path: Path) -> None:

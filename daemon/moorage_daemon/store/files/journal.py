@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 ENDING = ".journal"
 CUT = ".torn"  # what was cut off a journal's end, with the place where it stood
+UNPLACED = ".commits"  # before that: it was durable in the log of commits, and never in the journal
 LONGEST = 120  # bytes of an id that stands in its file's name; a longer one's digest does
 TORN = 2**26  # bytes; a longer rest was never one unfinished write
 
@@ -52,7 +53,7 @@ def session_of(name: str) -> str:
 
 
 def is_cut_from(aside: str, name: str) -> bool:
-    """Whether a file holds what was cut off the journal of that name."""
+    """Whether a file holds what belongs at the end of the journal of that name."""
     return aside.startswith(f"{name}.") and aside.endswith(CUT)
 
 

@@ -20,6 +20,7 @@ from moorage_daemon.store.files.journal import (
     CUT,
     ENDING,
     SEEN,
+    UNPLACED,
     Standing,
     is_cut_from,
     look,
@@ -88,8 +89,22 @@ def _take_up(shelf: Shelf, name: str, plan: _Plan) -> None:
         logger.error("a session is left out: it cannot be read", extra=extra)
         shelf.damaged[error.session] = error.problem
         shelf.files[error.session] = name
+        if plan.puts:
+            aside, lines = _aside(name, plan.puts)
+            shelf.homeless[aside] = lines
     else:
         shelf.adopt(session, standing)
+
+
+def _aside(name: str, puts: Sequence[Put]) -> tuple[str, bytes]:
+    """What the log holds of a journal that cannot be read, as it would stand there, and its name.
+
+    The name tells the place of the first byte, as that of an end that was cut off does.
+    """
+    by_version = {put.version: put for put in puts}  # some may be in the log twice
+    ordered = [by_version[version] for version in sorted(by_version)]
+    lines = b"".join(frame(bytes(piece)) for put in ordered for piece in put.pieces)
+    return f"{name}.{ordered[0].at}{UNPLACED}{CUT}", lines
 
 
 def _id_in(head: bytes, name: str) -> str:

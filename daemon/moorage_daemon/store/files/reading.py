@@ -15,7 +15,7 @@ import msgspec
 
 from moorage_daemon.store.disk import Disk, File
 from moorage_daemon.store.files.frames import HEADER, Frames, frame_size
-from moorage_daemon.store.files.journal import SEEN, Standing, name_of
+from moorage_daemon.store.files.journal import CUT, SEEN, UNPLACED, Standing, name_of
 from moorage_daemon.store.files.pieces import PIECES, PLACE
 from moorage_daemon.store.files.shelf import Shelf
 from moorage_daemon.store.model import Entry, Head
@@ -132,11 +132,8 @@ class Reader:
         return known
 
     def leftovers(self) -> list[Problem]:
-        """What was cut off journals, and is kept until somebody has looked at it."""
-        return [
-            Problem(f"the end of a journal was damaged; it was cut off and is kept as {cut}")
-            for cut in sorted(self._shelf.cuts)
-        ]
+        """What is kept beside journals until somebody has looked at it."""
+        return [Problem(_told_of(cut)) for cut in sorted(self._shelf.cuts)]
 
     def verify(self, session: str) -> int:
         """Look at all of a session, byte for byte; gives how many entries it has."""
@@ -174,6 +171,12 @@ class Reader:
                 known = _Survey(journal.standing.copy)
             self._surveys[session] = known = known.up_to(journal)
             return known
+
+
+def _told_of(cut: str) -> str:
+    if cut.endswith(UNPLACED + CUT):
+        return f"a journal was damaged; later commits of it were not, and are kept as {cut}"
+    return f"the end of a journal was damaged; it was cut off and is kept as {cut}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class Shelf:
     """What is stored: `standing` by id, and `damaged`: why a session cannot be read, by id.
 
     `files` are the names of damaged sessions' files, `cuts` those of what was cut off journals.
+    `homeless`, by the names of files to be, is what the log of commits holds of damaged sessions.
     Made by `opening.open_shelf`.
     """
 
@@ -58,6 +59,7 @@ class Shelf:
         self.damaged: dict[str, str] = {}
         self.files: dict[str, str] = {}
         self.cuts: set[str] = set()
+        self.homeless: dict[str, bytes] = {}
         self.fault: StoreError | None = None
         self.swap = threading.Lock()  # between a standing and the file that it is about
         self.copies = count()
@@ -134,6 +136,8 @@ class Shelf:
         gone = {cut for cut in self.cuts if is_cut_from(cut, name)}
         self._guarded(lambda: [self.folder.remove(file) for file in (name, *gone)])
         self.cuts -= gone
+        for file in [file for file in self.homeless if is_cut_from(file, name)]:
+            del self.homeless[file]
         return True
 
     def _append(self, puts: Sequence[bytes], removes: Sequence[str] = ()) -> None:
@@ -190,9 +194,18 @@ class Shelf:
             self._sealed.discard(session)
             break
         if not self._sealed:
+            self._keep_homeless()
             self.folder.sync_names()
             self._log.retire()
             self._sealed_removed.clear()
+
+    def _keep_homeless(self) -> None:
+        """Keep what cannot go into its journal beside it, durably, before the log forgets it."""
+        for name, lines in [*self.homeless.items()]:
+            self.folder.put(name, lines)
+            logger.error("commits of a session that cannot be read: kept", extra={"kept": name})
+            self.cuts.add(name)
+            del self.homeless[name]
 
     def _settle_sealed(self) -> None:
         while self._log.is_sealed:
@@ -290,6 +303,7 @@ class Shelf:
             if is_late():
                 return
             self.settle(session)
+        self._keep_homeless()
         self.folder.sync_names()
         self._log.finish()
 
