@@ -169,6 +169,7 @@ class Session:
     ends: DetachReason | None = None
     servers: tuple[McpServer, ...] = ()  # as named by a client; they may hold keys
     owes_word_of_servers: bool = False
+    is_leaving: bool = False  # the store removes it: nothing is written any more
     is_doomed: bool = False  # being removed: it is not put away, nobody is to find it again
 
     def __post_init__(self) -> None:

@@ -70,10 +70,12 @@ class Sessions:
         access: Access | None = None,
         *,
         killed: bool = False,
+        leaving: bool = False,
     ) -> Session:
         """The session, live, if that principal may do that with it now.
 
-        A killed session is not found unless asked for: its log can still be read.
+        A killed session is not found unless asked for: its log can still be read. Nor is one that
+        is leaving the store, but by who only looks on: to them it is said that it is over.
         """
         head = self.head(session_id)
         if head is None:
@@ -81,7 +83,10 @@ class Sessions:
         authorize(principal, head.principal, verb, access)
         if head.life is Life.KILLED and not killed:
             raise NotFound
-        return self._live(session_id)
+        session = self._live(session_id)
+        if session.is_leaving and verb is not Verb.WATCH and not (killed or leaving):
+            raise NotFound  # it would write behind what is removed in this moment
+        return session
 
     def head(self, session_id: str) -> Head | None:
         """What is known of a session without making it live; None for an unknown one."""
@@ -226,11 +231,14 @@ class Sessions:
     async def _remove(self, session: Session) -> None:
         with suppress(StorageError):  # what cannot be written any more can be removed
             await session.ended()
+        session.is_leaving = True
+        with suppress(StorageError):  # what was written while that was waited for
+            await session.ended()
         try:
             await self.committer.delete(session.id)
         except StoreError:
             logger.exception("a session cannot be removed", extra={"session": session.id})
-            session.is_doomed = False
+            session.is_doomed = session.is_leaving = False
             await self._put_away(session)
             raise
         self.live.pop(session.id, None)

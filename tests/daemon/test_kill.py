@@ -687,6 +687,41 @@ async def test_a_prompt_behind_a_delete_is_refused(daemon: Daemon, client: Clien
     assert not daemon.puppet.performances
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("session/kill", {}),
+        ("session/set_title", {"title": "t"}),
+        ("session/configure", {"overrides": {"model": "m"}}),
+    ],
+)
+async def test_nothing_is_written_behind_a_session_that_is_leaving_the_store(
+    daemon: Daemon,
+    client: Client,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    params: dict[str, object],
+) -> None:
+    session = await client.new()
+    daemon.store.hold()
+    deleted = client.start("session/delete", {"sessionId": session}, dict[str, object])
+    await wait_all_tasks_blocked()
+
+    late = client.start(method, {"sessionId": session, **params}, dict[str, object])
+    await wait_all_tasks_blocked()
+    daemon.store.release()
+    await deleted.result()
+    await wait_all_tasks_blocked()
+
+    if method == "session/kill":
+        assert (await late.result())["killed"] is False
+    else:
+        with pytest.raises(NotFound):
+            await late.result()
+    assert [line for line in caplog.messages if "does not fit" in line] == []
+    assert await daemon.store.load(session) is None
+
+
 async def test_who_loads_a_session_that_is_being_closed_and_deleted_is_told_that_it_is_over(
     daemon: Daemon, client: Client
 ) -> None:

@@ -155,7 +155,7 @@ def resume(desk: Desk, peer: Peer, params: LoadParams) -> Answer:
 def _found(desk: Desk, peer: Peer, params: LoadParams) -> Session:
     _check_directory(params)
     servers = named_servers(params.mcp_servers)
-    session = _find(desk, peer, params.session_id, Verb.ACT)
+    session = _find(desk, peer, params.session_id, Verb.ACT, leaving=True)
     session.offer(servers)
     return session
 
@@ -169,9 +169,18 @@ def _loaded(desk: Desk, peer: Peer, session: Session) -> LoadResult:
     )
 
 
-def _find(desk: Desk, peer: Peer, session_id: str, verb: Verb, *, killed: bool = False) -> Session:
+def _find(
+    desk: Desk,
+    peer: Peer,
+    session_id: str,
+    verb: Verb,
+    *,
+    killed: bool = False,
+    leaving: bool = False,
+) -> Session:
+    access = peer.access_to(session_id)
     return desk.sessions.find(
-        session_id, peer.identity.principal, verb, peer.access_to(session_id), killed=killed
+        session_id, peer.identity.principal, verb, access, killed=killed, leaving=leaving
     )
 
 
