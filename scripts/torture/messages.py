@@ -1,10 +1,10 @@
 """Says a hundred thousand things to a live daemon, right and wrong, in any order.
 
-Messages are made from a grammar: every method, with its own params, with damaged ones, with those
-of another, and frames that are none; over the unix socket and WebSocket, several connections at
-once. Whatever they are, the connection lives, every request that is
-one has exactly one answer, no answer tells of a bug, a path or a traceback, and in the end memory
-and descriptors are what they were. A round is one message.
+Messages are made from a grammar: every method of the daemon's own table, with its own params, with
+damaged ones, with those of another, and frames that are none; over the unix socket, by lines and
+by headers, and over WebSocket, several connections at once. Whatever they are, the connection
+lives, every request that is one has exactly one answer, no answer tells of a bug, a path or a
+traceback, and in the end memory and descriptors are what they were. A round is one message.
 """
 
 import json
@@ -19,9 +19,10 @@ from typing import Any
 
 import trio
 
+from moorage_daemon.handlers.table import METHODS
 from scripts.torture.daemon import Daemon, complaints, running_daemon
 from scripts.torture.report import Program, Report, run
-from scripts.torture.wire import Carrier, Gone, Link, open_link
+from scripts.torture.wire import Carrier, Frames, Framing, Gone, Headers, Lines, Link, open_link
 
 
 PROGRAM = Program("messages", __doc__, rounds=100_000, quick_rounds=3_000)
@@ -33,44 +34,100 @@ SETTLE = 60.0  # seconds for the answers to all that is open in the end
 MEMORY = 64 * 1024  # KiB: what sessions that are kept on purpose may add, and a leak would exceed
 WARM = 0.2  # of the messages come before memory is measured first
 OURS = {"code", "retryable"}
+NOT_FOUND = -32002
 NEVER = ("Traceback", "site-packages", "moorage_daemon", 'File "', "Error(")
 
-SESSION: list[tuple[str, dict[str, Any]]] = [
-    ("session/prompt", {"prompt": [{"type": "text", "text": "hello"}]}),
-    ("session/prompt", {"prompt": [{"type": "text", "text": "/stream 20"}]}),
-    ("session/prompt", {"prompt": [{"type": "text", "text": "/plan"}]}),
-    ("session/prompt", {"prompt": [{"type": "text", "text": "/fail"}]}),
-    ("session/prompt", {"prompt": [], "_meta": {"moorage": {"onBusy": "supersede"}}}),
-    ("session/cancel", {"_meta": {"moorage": {"scope": "all"}}}),
-    ("session/cancel", {"_meta": {"moorage": {"generation": 1}}}),
-    ("session/load", {"cwd": "/", "mcpServers": []}),
-    ("session/resume", {"cwd": "/", "mcpServers": []}),
-    ("session/close", {}),
-    ("session/set_mode", {"modeId": "ask"}),
-    ("session/set_config_option", {"configId": "model", "value": "default"}),
-    ("session/configure", {"overrides": {"temperature": 0.5, "model": None}}),
-    ("session/kill", {"reason": "because"}),
-    ("_moorage/session/attach", {"afterSeq": 0}),
-    ("_moorage/session/attach", {"access": "observer"}),
-    ("_moorage/session/detach", {}),
-    ("_moorage/session/entries", {"after": 0, "limit": 5}),
-    ("_moorage/session/turns", {"after": 0}),
-    ("_moorage/session/usage", {}),
-    ("_moorage/session/withdraw", {"generation": 2}),
-    ("_moorage/session/config/get", {}),
-    ("_moorage/session/config/set", {"config": {"name": "n"}}),
-    ("_moorage/permission/respond", {"toolCallId": "x", "optionId": "allow"}),
-]
-OTHER: list[tuple[str, dict[str, Any]]] = [
-    ("session/list", {}),
-    ("session/list", {"cursor": "x", "cwd": "/"}),
-    ("_moorage/status", {}),
-    ("_moorage/session/live", {}),
-    ("_moorage/tui/list", {}),
-    ("initialize", {"protocolVersion": 1}),
-    ("session/unheard_of", {}),
-    ("$/cancel_request", {"requestId": "x"}),
-]
+Params = dict[str, Any]
+
+# What each method is asked: a session's id and what `Talker` has heard of otherwise (imports,
+# grants, artifacts) is put in where the params name it.
+GRAMMAR: dict[str, list[Params]] = {
+    "initialize": [{"protocolVersion": 1}],
+    "authenticate": [{"methodId": "token"}],
+    "session/new": [{"cwd": "/", "mcpServers": []}],
+    "session/load": [{"sessionId": "", "cwd": "/", "mcpServers": []}],
+    "session/resume": [{"sessionId": "", "cwd": "/", "mcpServers": []}],
+    "session/list": [{}, {"cursor": "x", "cwd": "/"}],
+    "session/close": [{"sessionId": ""}],
+    "session/delete": [{"sessionId": ""}],
+    "session/status": [{"sessionId": ""}],
+    "session/set_title": [{"sessionId": "", "title": "a title"}],
+    "session/archive": [{"sessionId": ""}],
+    "session/unarchive": [{"sessionId": ""}],
+    "session/prompt": [
+        {"sessionId": "", "prompt": [{"type": "text", "text": "hello"}]},
+        {"sessionId": "", "prompt": [{"type": "text", "text": "/stream 20"}]},
+        {"sessionId": "", "prompt": [{"type": "text", "text": "/plan"}]},
+        {"sessionId": "", "prompt": [{"type": "text", "text": "/fail"}]},
+        {"sessionId": "", "prompt": [], "_meta": {"moorage": {"onBusy": "supersede"}}},
+    ],
+    "session/cancel": [
+        {"sessionId": "", "_meta": {"moorage": {"scope": "all"}}},
+        {"sessionId": "", "_meta": {"moorage": {"generation": 1}}},
+    ],
+    "session/set_mode": [{"sessionId": "", "modeId": "ask"}],
+    "session/set_config_option": [{"sessionId": "", "configId": "model", "value": "default"}],
+    "session/kill": [{"sessionId": "", "reason": "because"}],
+    "session/configure": [{"sessionId": "", "overrides": {"temperature": 0.5, "model": None}}],
+    "_moorage/session/kill": [{"sessionId": "", "reason": "because"}],
+    "_moorage/session/configure": [{"sessionId": "", "overrides": {"model": "default"}}],
+    "_moorage/session/attach": [
+        {"sessionId": "", "afterSeq": 0},
+        {"sessionId": "", "access": "observer"},
+    ],
+    "_moorage/session/detach": [{"sessionId": ""}],
+    "_moorage/session/entries": [{"sessionId": "", "after": 0, "limit": 5}],
+    "_moorage/session/turns": [{"sessionId": "", "after": 0}],
+    "_moorage/session/usage": [{"sessionId": ""}, {"sessionId": "", "after": 3, "limit": 1}],
+    "_moorage/session/traces": [{"sessionId": "", "after": 0, "limit": 2}],
+    "_moorage/session/artifacts": [{"sessionId": "", "after": 0, "limit": 2}],
+    "_moorage/session/reports": [{"sessionId": "", "after": 0, "limit": 2}],
+    "_moorage/artifact/get": [{"uri": "moorage://session/x/artifact/1", "offset": 0, "limit": 9}],
+    "_moorage/session/export": [{"sessionId": ""}, {"sessionId": "", "cursor": "1.1.1.1.zz"}],
+    "_moorage/import/begin": [{}, {"keepId": True}],
+    "_moorage/import/part": [
+        {"importId": "", "offset": 0, "data": "eyJtb29yYWdlIjoic2Vzc2lvbiJ9Cg=="},
+        {"importId": "", "offset": 0, "data": ""},
+    ],
+    "_moorage/import/finish": [{"importId": ""}],
+    "_moorage/session/config/get": [{"sessionId": ""}],
+    "_moorage/session/config/set": [
+        {"sessionId": "", "config": {"name": "n"}},
+        {"sessionId": "", "config": {"permissions": {"deny": ["Bash(rm:*)"]}}},
+    ],
+    "_moorage/session/withdraw": [{"sessionId": "", "generation": 2}],
+    "_moorage/session/live": [{}],
+    "_moorage/permission/respond": [{"sessionId": "", "toolCallId": "x", "optionId": "allow"}],
+    "_moorage/grant/create": [
+        {"agent": "mock", "tools": ["Read"], "budget": {"calls": 5}, "timeLimitSeconds": 60},
+        {"agent": "mock", "tools": None, "sessionId": ""},
+        {"agent": "mock", "tools": [], "parent": "x"},
+    ],
+    "_moorage/grant/use": [{"grantId": "", "agent": "mock", "tool": "Read"}],
+    "_moorage/grant/useBatch": [{"grantId": "", "agent": "mock", "tools": ["Read", "Read(x)"]}],
+    "_moorage/grant/get": [{"grantId": ""}],
+    "_moorage/grant/raise": [{"grantId": "", "budget": {"calls": 9}}],
+    "_moorage/grant/close": [{"grantId": ""}],
+    "_moorage/grant/closeForAgent": [{"agent": "another"}],
+    "_moorage/grant/list": [{}, {"agent": "mock", "cursor": "x"}],
+    "_moorage/grant/gc": [{}],
+    "_moorage/store/health": [{}],
+    "_moorage/store/check": [{}],
+    "_moorage/store/gc": [{}],
+    "_moorage/status": [{}],
+    "_moorage/tui/list": [{}],
+}
+NO_METHODS: dict[str, list[Params]] = {
+    "session/unheard_of": [{}],
+    "$/cancel_request": [{"requestId": "x"}],
+}
+WORDS = GRAMMAR | NO_METHODS
+ABOUT_SESSIONS = [name for name, forms in WORDS.items() if "sessionId" in forms[0]]
+OTHERS = [name for name in WORDS if name not in ABOUT_SESSIONS]
+FINAL = {"session/kill", "_moorage/session/kill", "session/delete"}  # seldom: sessions remain
+FOUND = {"session/new": "sessionId", "_moorage/import/begin": "importId"} | {
+    "_moorage/grant/create": "grantId"
+}
 VALUES: list[Any] = [
     None, True, 0, -1, 2**53, 2**64, 1e308, "", "x", "é😀", "../../etc/passwd", "\x00", "a" * 3000,
     [], [1], {}, {"moorage": 5}, [[[]]], {"a": {"b": [None]}},
@@ -92,21 +149,28 @@ class Talker:
     chance: random.Random
     problems: list[str] = field(default_factory=list[str])
     codes: Counter[int] = field(default_factory=Counter[int])
-    sessions: list[str] = field(default_factory=list[str])
+    found: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    asked: Counter[str] = field(default_factory=Counter[str])
+    answered: Counter[str] = field(default_factory=Counter[str])  # with a result
     open: dict[object, str] = field(default_factory=dict[object, str])  # id to method
     _asked: int = 0
+
+    @property
+    def sessions(self) -> list[str]:
+        """Those that it made, the latest last."""
+        return self.found.setdefault("sessionId", [])
 
     async def introduce(self) -> None:
         """Say hello."""
         params: dict[str, Any] = {"protocolVersion": 1, "_meta": {"moorage": {}}}
-        await self.link.send(self._request("initialize", params))
+        await self.link.send(self.request("initialize", params))
         await self.hear_all()
 
     async def burst(self, number: int) -> None:
         """Say some things, and hear what comes of them."""
         if not self.sessions or self.chance.random() < 0.1:
             params: dict[str, Any] = {"cwd": "/", "mcpServers": []}
-            await self.link.send(self._request("session/new", params))
+            await self.link.send(self.request("session/new", params))
         for _ in range(number):
             await self.link.send(self._message())
         await self.hear_all(leave_prompts=True)
@@ -115,7 +179,7 @@ class Talker:
         """End all that runs, and hear all answers."""
         for session in self.sessions:
             params = {"sessionId": session, "_meta": {"moorage": {"scope": "all"}}}
-            await self.link.send(self._request("session/cancel", params))
+            await self.link.send(self.request("session/cancel", params))
         await self.hear_all()
 
     def _message(self) -> bytes:
@@ -123,18 +187,21 @@ class Talker:
         if chance.random() < 0.15:
             return chance.choice(NO_FRAMES).encode("utf-8", "surrogatepass")
         of_session = bool(self.sessions) and chance.random() < 0.8
-        method, params = chance.choice(SESSION if of_session else OTHER)
-        if method == "session/kill" and chance.random() < 0.8:
+        method = chance.choice(ABOUT_SESSIONS if of_session else OTHERS)
+        if method in FINAL and chance.random() < 0.8:
             method = "session/cancel"
-        params = dict(params)
-        if of_session:
-            params["sessionId"] = chance.choice([*self.sessions[-3:], "a" * 26])
+        params = dict(chance.choice(WORDS[method]))
+        for name in params:
+            if name in FOUND.values() and params[name] == "":
+                params[name] = chance.choice([*self.found.get(name, [])[-3:], "a" * 26])
+        if chance.random() < 0.05:
+            params = dict(chance.choice(WORDS[chance.choice([*WORDS])]))
         if chance.random() < 0.35:
             self._damage(params)
         if chance.random() < 0.15:
             message = {"jsonrpc": "2.0", "method": method, "params": params}
             return json.dumps(message).encode()
-        return self._request(method, params)
+        return self.request(method, params)
 
     def _damage(self, params: dict[str, Any]) -> None:
         chance = self.chance
@@ -145,10 +212,12 @@ class Talker:
             else:
                 params[name] = chance.choice(VALUES)
 
-    def _request(self, method: str, params: object) -> bytes:
+    def request(self, method: str, params: object) -> bytes:
+        """A request, whose answer is waited for from here on."""
         self._asked += 1
         request_id: object = self.chance.choice([self._asked, f"{self._asked}-é"])
         self.open[request_id] = method
+        self.asked[method] += 1
         message = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
         return json.dumps(message).encode()
 
@@ -167,17 +236,24 @@ class Talker:
         if method is None and request_id not in (7, 8):
             self.problems.append(f"{self.name}: answered twice, or unasked: {message}")
         if error is not None:
-            self._check_error(error)
-        elif method == "session/new":
-            self.sessions.append(message["result"]["sessionId"])
+            self._check_error(error, method)
+        elif method is not None:
+            self.answered[method] += 1
+            if method in FOUND:
+                self.found.setdefault(FOUND[method], []).append(message["result"][FOUND[method]])
 
-    def _check_error(self, error: dict[str, Any]) -> None:
+    def _check_error(self, error: dict[str, Any], method: str | None) -> None:
         self.codes[error["code"]] += 1
         words = json.dumps(error)
-        if error["code"] == -32603 or set(error["data"]) != OURS:
+        if error["code"] == -32603 or not self._is_ours(error, method):
             self.problems.append(f"{self.name}: {words}")
         if any(word in words for word in NEVER):
             self.problems.append(f"{self.name}: it tells too much: {words}")
+
+    def _is_ours(self, error: dict[str, Any], method: str | None) -> bool:
+        """Whether its data are what the description says; a status names what was asked for."""
+        named = method == "session/status" and error["code"] == NOT_FOUND
+        return OURS <= set(error["data"]) <= (OURS | {"sessionId"} if named else OURS)
 
 
 async def talk(talker: Talker, messages: int) -> None:
@@ -218,18 +294,39 @@ class Talk:
     codes: Counter[int]
     growth: int
     fds: tuple[int, int]
+    asked: Counter[str]
+    answered: Counter[str]
+
+
+CARRIERS: list[tuple[str, Carrier, type[Framing]]] = [
+    ("lines", Carrier.UNIX, Lines),
+    ("headers", Carrier.UNIX, Headers),
+    ("websocket", Carrier.WEBSOCKET, Frames),
+]
+
+
+async def warm_up(daemon: Daemon) -> None:
+    """Have the store open what it opens once, on a connection of its own."""
+    link = await open_link(daemon.address, Carrier.UNIX)
+    talker = Talker(link, "warming up", random.Random(0))
+    await talker.introduce()
+    for method in ("_moorage/store/check", "_moorage/store/gc", "session/list"):
+        await link.send(talker.request(method, {}))
+    await talker.hear_all()
+    link.cut()
 
 
 async def converse(report: Report, name: str, messages: int) -> Talk:
     """A daemon, talked to over several connections at once."""
     async with running_daemon(report.work / name) as daemon:
+        await warm_up(daemon)
         before, warm = descriptors(daemon), 0
         talkers: list[Talker] = []
         for number in range(CONNECTIONS):
-            carrier = list(Carrier)[number % 2]
-            link = await open_link(daemon.address, carrier)
+            named, carrier, framing = CARRIERS[number % len(CARRIERS)]
+            link = await open_link(daemon.address, carrier, framing=framing())
             chance = random.Random(f"{report.seed} {number}")
-            talkers.append(Talker(link, f"{carrier} {number}", chance))
+            talkers.append(Talker(link, f"{named} {number}", chance))
             await talkers[-1].introduce()
         for share in (WARM, 1 - WARM):
             async with trio.open_nursery() as nursery:
@@ -252,7 +349,9 @@ async def converse(report: Report, name: str, messages: int) -> Talk:
         if not daemon.is_alive:
             problems.append("the daemon ended")
     codes = sum((talker.codes for talker in talkers), Counter[int]())
-    return Talk(problems, codes, growth, (before, after))
+    asked = sum((talker.asked for talker in talkers), Counter[str]())
+    answered = sum((talker.answered for talker in talkers), Counter[str]())
+    return Talk(problems, codes, growth, (before, after), asked, answered)
 
 
 # ---- control arm
@@ -284,12 +383,18 @@ def planted(work: Path) -> Generator[None]:
 
 async def torture(report: Report) -> None:
     """Talk to a daemon, then to one with a bug."""
+    for method in set(METHODS) ^ set(GRAMMAR):
+        report.violation(f"{method}: either the daemon or this grammar does not know it")
     talk = await converse(report, "state", report.rounds)
     for problem in talk.problems:
         report.violation(problem)
     report.check(talk.growth <= MEMORY, f"memory grew by {talk.growth} KiB")
     report.check(talk.fds[1] <= talk.fds[0], f"descriptors: {talk.fds[0]}, then {talk.fds[1]}")
+    for method in METHODS:
+        report.check(talk.asked[method] > 0, f"{method} was never asked for")
     report.figures["messages"] = report.rounds
+    report.figures["methods"] = len(METHODS)
+    report.figures["never_succeeded"] = sorted(set(METHODS) - set(talk.answered))
     report.figures["errors"] = {str(code): talk.codes[code] for code in sorted(talk.codes)}
     report.figures["memory_growth_kib"] = talk.growth
     report.figures["descriptors"] = talk.fds

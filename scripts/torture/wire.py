@@ -79,6 +79,38 @@ class Lines:
 
 
 @dataclass(eq=False)
+class Headers:
+    """A message behind how long it is, as the language server protocol has it."""
+
+    _buffer: bytes = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Whole messages; raises `Gone` for what is framed otherwise."""
+        self._buffer += data
+        found: list[bytes] = []
+        while True:
+            head, end, rest = self._buffer.partition(b"\r\n\r\n")
+            if not end:
+                return found
+            name, _, length = head.partition(b":")
+            if name.lower() != b"content-length" or not length.strip().isdigit():
+                raise Gone(f"no header: {head[:80]!r}")
+            size = int(length)
+            if len(rest) < size:
+                return found
+            found.append(rest[:size])
+            self._buffer = rest[size:]
+
+    def pack(self, message: bytes) -> bytes:
+        """The message behind its header."""
+        return b"Content-Length: %d\r\n\r\n%b" % (len(message), message)
+
+    def replies(self) -> bytes:
+        """Headers need none."""
+        return b""
+
+
+@dataclass(eq=False)
 class Frames:
     """RFC 6455 from the client's side; a frame is a message, as the daemon never splits one."""
 
@@ -191,9 +223,13 @@ class Link:
 
 
 async def open_link(
-    address: Address, carrier: Carrier, *, receive_buffer: int | None = None
+    address: Address,
+    carrier: Carrier,
+    *,
+    receive_buffer: int | None = None,
+    framing: Framing | None = None,
 ) -> Link:
-    """Connect; `receive_buffer` is the kernel's, in bytes."""
+    """Connect; `receive_buffer` is the kernel's, in bytes, `framing` the unix socket's."""
     family = socket.AF_UNIX if carrier is Carrier.UNIX else socket.AF_INET
     sock = trio.socket.socket(family, socket.SOCK_STREAM)
     if receive_buffer is not None:
@@ -201,7 +237,7 @@ async def open_link(
     try:
         if carrier is Carrier.UNIX:
             await sock.connect(address.unix)
-            return Link(sock, Lines())
+            return Link(sock, framing or Lines())
         return await _upgrade(sock, address)
     except OSError as error:
         sock.close()
