@@ -3,7 +3,8 @@
 The disk is a small file system in memory, full of somebody else's file; every second round that
 file also takes what is freed meanwhile. While it is full new work has to be refused by name, and
 what ends work has to work. When there is space again, all has to go on; every second pair of rounds
-the daemon is killed while the disk is full. In the end what was told has to be in the log.
+the daemon is killed while the disk is full. In the end what was told has to be in the log. Four
+rounds have the database, the next four the store of files.
 """
 
 import os
@@ -22,15 +23,16 @@ from scripts.torture.daemon import Daemon, DaemonFailed, start_daemon
 from scripts.torture.ledger import Json
 from scripts.torture.leftovers import marked, until_gone
 from scripts.torture.report import CannotRun, Program, Report, run, spread
-from scripts.torture.stored import StoredSession, read_database
+from scripts.torture.stored import StoredSession, read_database, read_journals
 from scripts.torture.wire import Carrier
 
 
-PROGRAM = Program("disk", __doc__, rounds=12, quick_rounds=4)
+PROGRAM = Program("disk", __doc__, rounds=16, quick_rounds=8)
 
 SIZE = 48  # MiB of the disk
 GRACE = 2.0  # seconds; the daemon's own, short so that a round is
 SETTINGS = f"grace_seconds = {GRACE:.0f}\ndisk_floor_mb = 0\n"  # to really meet the full disk
+STORES = ("sqlite:", "file:")
 SLACK = 1.0  # seconds beyond the grace: the daemon looks at the disk four times a second
 AT_ONCE = 0.5  # seconds for what does not wait for the disk
 RECOVERY = 1.0  # seconds from free space to a turn that works
@@ -276,12 +278,18 @@ async def unrefused(client: Client, session: str, cwd: str) -> list[str]:
 # ---- all rounds
 
 
+def settings(store: str) -> str:
+    """The daemon's, with that store."""
+    return f'store = "{store}"\n{SETTINGS}'
+
+
 async def one_round(report: Report, number: int, recoveries: list[float]) -> Round:
     """One disk from empty to full and back."""
     state = report.work / f"disk-{number}"
     is_greedy, is_crashed = number % 2 == 1, number % 4 > 1
+    store = STORES[number // 4 % len(STORES)]
     with small_disk(state):
-        async with at_work(report, state) as trial:
+        async with at_work(report, state, store) as trial:
             if number == 0:
                 said = await unrefused(trial.client, trial.idle, str(report.work))
                 report.control("a disk that is not full", said)
@@ -294,28 +302,28 @@ async def one_round(report: Report, number: int, recoveries: list[float]) -> Rou
                 nursery.cancel_scope.cancel()
             if is_crashed:
                 await trial.daemon.kill()
-                trial.started = await starts(report, state)
+                trial.started = await starts(report, state, store)
                 trial.ballast.free()
             else:
                 recoveries.append(await trial.check_recovery())
                 await trial.daemon.kill()
             await trial.client.gone.wait()
             await trial.watcher.gone.wait()
-        stored = await restart_and_read(state)
+        stored = await restart_and_read(state, store)
         trial.check_log(stored, recovered=not is_crashed)
-        if number == 0:
+        if number in (0, 4):  # the first of each store
             stored[trial.streaming].log.told.pop(trial.watcher.ledger(trial.streaming).last)
             lost = trial.watcher.ledger(trial.streaming).compare(
                 stored[trial.streaming].log, whole=False
             )
-            report.control("a told entry that is lost", lost)
+            report.control(f"a told entry that is lost, {store}", lost)
     return trial
 
 
 @asynccontextmanager
-async def at_work(report: Report, state: Path) -> AsyncGenerator[Round]:
+async def at_work(report: Report, state: Path, store: str) -> AsyncGenerator[Round]:
     """A daemon on that disk with turns under way."""
-    daemon = await (await start_daemon(state, SETTINGS)).ready()
+    daemon = await (await start_daemon(state, settings(store))).ready()
     try:
         async with (
             open_client(daemon.address, Carrier.UNIX) as client,
@@ -329,9 +337,9 @@ async def at_work(report: Report, state: Path) -> AsyncGenerator[Round]:
             await daemon.kill()
 
 
-async def starts(report: Report, state: Path) -> bool:
+async def starts(report: Report, state: Path, store: str) -> bool:
     """Whether a daemon starts on the full disk; one that does not says why in its last line."""
-    starting = await start_daemon(state, SETTINGS)
+    starting = await start_daemon(state, settings(store))
     try:
         daemon = await starting.ready()
     except DaemonFailed as failure:
@@ -345,9 +353,14 @@ async def starts(report: Report, state: Path) -> bool:
     return True
 
 
-async def restart_and_read(state: Path) -> dict[str, StoredSession]:
+async def restart_and_read(state: Path, store: str) -> dict[str, StoredSession]:
     """The log as the next daemon has it."""
-    daemon = await (await start_daemon(state, SETTINGS)).ready()
+    daemon = await (await start_daemon(state, settings(store))).ready()
+    if store == "file:":
+        daemon.process.terminate()
+        with trio.fail_after(GRACE + FILLING):
+            await daemon.process.wait()
+        return read_journals(state)
     stored = read_database(state)
     await daemon.kill()
     return stored

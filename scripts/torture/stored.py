@@ -44,6 +44,27 @@ def read_database(state: Path) -> dict[str, StoredSession]:
         return {name: _session(connection, name, head) for name, head in heads}
 
 
+def read_journals(state: Path) -> dict[str, StoredSession]:
+    """The same of a store of files whose daemon has ended in peace: then all is in the journals."""
+    found = (_journal(path) for path in (state / "store" / "sessions").glob("*.journal"))
+    return {session.log.session: session for session in found}
+
+
+def _journal(path: Path) -> StoredSession:
+    lines = path.read_bytes().splitlines()
+    frames: list[Json] = [json.loads(line[line.index(b"{") :]) for line in lines]
+    said: Json = next(frame["head"] for frame in reversed(frames) if frame.get("head"))
+    log, verdicts = Ledger(said["id"]), list[Json]()
+    for line in (line for frame in frames for line in frame.get("entries", [])):
+        entry = entry_as_told(
+            line["seq"], line["at"], line.get("generation"), line["kind"], line["body"]
+        )
+        log.take(entry)
+        if line["kind"] == "verdict":
+            verdicts.append(entry)
+    return StoredSession(log, verdicts, said.get("open_turns", []), said.get("life", "active"))
+
+
 def read_updates(state: Path, session: str) -> list[tuple[int, Json]]:
     """The updates of one session as a plain client is told them: all but its own words."""
     with closing(sqlite3.connect(f"file:{state / 'sessions.db'}?mode=ro", uri=True)) as connection:
