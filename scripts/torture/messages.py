@@ -313,7 +313,11 @@ async def warm_up(daemon: Daemon) -> None:
     for method in ("_moorage/store/check", "_moorage/store/gc", "session/list"):
         await link.send(talker.request(method, {}))
     await talker.hear_all()
+    held = descriptors(daemon)
     link.cut()
+    with trio.fail_after(ANSWER):
+        while descriptors(daemon) >= held:  # noqa: ASYNC110 - a process tells nobody
+            await trio.sleep(0.05)
 
 
 async def converse(report: Report, name: str, messages: int) -> Talk:
