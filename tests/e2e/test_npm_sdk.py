@@ -181,7 +181,7 @@ def test_two_real_clients_of_a_session_see_the_same_and_one_answer_counts(
         )
         other.answer(call, "reject")  # too late
         assert prompt(npm_editor, session, "the last word") == "end_turn"
-        other.first(lambda line: "word" in str(line.get("shown", {}).get("update", {})))
+        other.first(says("word"))
 
         assert calls[0] == calls[1]
         assert sorted(path.name for path in tmp_path.iterdir()) == ["two"]
@@ -190,6 +190,16 @@ def test_two_real_clients_of_a_session_see_the_same_and_one_answer_counts(
         assert others_words(mine) == others_words(theirs)
         assert [n for n, _ in mine] == sorted({n for n, _ in mine})
         assert other.problems() == []
+
+
+def says(word: str) -> Callable[[Json], bool]:
+    """Whether a line shows the agent's answer with that word; the prompt had it too."""
+
+    def holds(line: Json) -> bool:
+        update = line.get("shown", {}).get("update", {})
+        return update.get("sessionUpdate") == "agent_message_chunk" and word in str(update)
+
+    return holds
 
 
 def asked_again(editor: Editor, session: str, before: str) -> str:
