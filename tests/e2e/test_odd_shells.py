@@ -88,7 +88,7 @@ def test_ctrl_c_while_a_daemon_does_not_answer_leaves_without_a_trace(
         with subprocess.Popen(
             [*MOORAGE, words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
             env={**environment(), "MOORAGE_STATE_DIR": str(daemon.state_dir)},
-            stdin=subprocess.DEVNULL, text=True,
+            stdin=subprocess.DEVNULL, text=True, preexec_fn=_hear_ctrl_c,
         ) as process:  # fmt: skip
             _wait_for_socket(process.pid)
             process.send_signal(signal.SIGINT)
@@ -97,6 +97,11 @@ def test_ctrl_c_while_a_daemon_does_not_answer_leaves_without_a_trace(
         daemon.signal(signal.SIGCONT)
 
     assert (process.returncode, said) == (Exit.DETACHED, "")
+
+
+def _hear_ctrl_c() -> None:
+    """In the child: tests that run in a shell's background inherit that it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait_for_socket(pid: int) -> None:
