@@ -245,7 +245,7 @@ async def test_import_reads_a_directory_of_the_a3s_layout(
         part = await visitor.expect("_moorage/import/part")
         received.extend(base64.b64decode(part["params"]["data"]))
         await visitor.answer(part, {"offset": len(received)})
-        result = {"sessionId": S, "entries": 9, "blobs": 0, "notes": []}
+        result: dict[str, object] = {"sessionId": S, "entries": 9, "blobs": 0, "notes": []}
         await visitor.answer(await visitor.expect("_moorage/import/finish"), result)
 
     found = await against(daemon, serve, "import", str(tmp_path), "--a3s", "a")
