@@ -24,7 +24,7 @@ from moorage_daemon.identity import Identity, Verb, is_id
 from moorage_daemon.log.render import iso
 from moorage_daemon.session import Session
 from moorage_daemon.sessions import NewSession
-from moorage_daemon.store.model import Head, Life
+from moorage_daemon.store.model import MAX_PATH, Head, Life
 from moorage_protocol.acp import (
     ArchiveFilter,
     CwdParams,
@@ -65,7 +65,6 @@ LONGEST_PROBLEM = 300  # characters; the whole of it stands in the log of the da
 MAX_ROWS = 1000  # of live sessions in one answer, the newest
 PAGE = 100  # sessions in one answer to session/list
 PAGE_BYTES = 512 * 2**10  # of rows: the answer stays under 1 MiB
-MAX_PATH = 4096  # bytes; longer ones no system call takes
 MAX_REASON = 1000  # characters of a kill's reason that are kept
 
 

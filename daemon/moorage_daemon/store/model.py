@@ -22,6 +22,7 @@ from moorage_protocol.moorage import NO_TOKENS, Mode, Overrides, Posture, TokenU
 B = TypeVar("B")
 
 SCHEMA = 1  # of heads and entry bodies; a head with a higher one is opened read-only
+MAX_PATH = 4096  # bytes of a session's directory; longer ones no system call takes
 
 
 class Life(StrEnum):

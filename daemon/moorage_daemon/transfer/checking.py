@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from moorage_daemon.store.model import (
+    MAX_PATH,
     SCHEMA,
     UPDATE_KINDS,
     AnswerBody,
@@ -49,7 +50,6 @@ from moorage_protocol.views import Verification
 
 
 MAX_HEAD = 512 * 2**10  # bytes: what is listed of it fits a message
-MAX_PATH = 4096  # bytes, as for a session that is made here
 MAX_UPDATE = 1000 * 2**10  # bytes of an update's body: its message stays under 1 MiB
 
 BODIES: dict[str, type[Struct]] = {
