@@ -42,12 +42,12 @@ from moorage_daemon.ledger.sensitivity import Classifier
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.log.recovery import recover
 from moorage_daemon.provider_settings import BadProvider
-from moorage_daemon.session import Rules, Surroundings
 from moorage_daemon.sessions import DRAIN_SLACK, Sessions, open_sessions
 from moorage_daemon.settings import ClosePolicy, Settings
 from moorage_daemon.statedir import StateDir
 from moorage_daemon.store.opening import BadStore, Choice, find_store
 from moorage_daemon.store.port import Store, Stored
+from moorage_daemon.surroundings import Rules, Surroundings
 from moorage_daemon.transfer.imports import Imports
 from moorage_daemon.transports.gate import Gate, token_check
 from moorage_daemon.transports.room import open_room

@@ -5,10 +5,9 @@ on live objects, so two of them never interleave. What they decided is written t
 told when it is durable.
 """
 
-import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -17,8 +16,8 @@ import trio
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from moorage_daemon.agents.port import Agent, ModelCall, Prompt
-from moorage_daemon.conductor import Conductor
+from moorage_daemon.admission import Admission, Known, remembered, remembering
+from moorage_daemon.agents.port import Agent, ModelCall
 from moorage_daemon.grants.refusals import Refused
 from moorage_daemon.log.log import Log
 from moorage_daemon.log.render import iso
@@ -33,17 +32,16 @@ from moorage_daemon.store.model import (
     OverrideBody,
     PostureBody,
     PromptBody,
-    PromptRef,
     StateBody,
     Totals,
     VerdictBody,
     added,
 )
 from moorage_daemon.store.port import Store
-from moorage_daemon.tools.client import Client
+from moorage_daemon.surroundings import Surroundings
 from moorage_daemon.tools.port import Killable
 from moorage_daemon.turn.asks import Asks
-from moorage_daemon.turn.ground import Ground, Law, Trouble
+from moorage_daemon.turn.ground import Ground, Trouble
 from moorage_daemon.turn.history import History
 from moorage_daemon.turn.stage import TurnStage
 from moorage_daemon.turn.standing import StandingAnswers
@@ -84,64 +82,6 @@ from moorage_protocol.moorage import (
 
 
 logger = logging.getLogger(__name__)
-
-EXCERPT = 1000  # characters of a prompt kept in its admission: enough to recognise it in a list
-TITLE = 80  # characters of a title made from a prompt
-REMEMBERED_PROMPTS = 32  # prompt ids a session knows again beside those not yet answered
-
-
-class Rules(msgspec.Struct, frozen=True):
-    """Limits that the settings give every session; seconds, 0 is no limit."""
-
-    prompt_queue: int = 32
-    grace: float = 5.0
-    turn_limit: float = 0.0
-    ask_limit: float = 0.0
-
-
-class Surroundings(msgspec.Struct, frozen=True):
-    """What a session needs of the daemon. `sessions` is the nursery of conductors."""
-
-    rules: Rules
-    sessions: trio.Nursery
-    agents: trio.Nursery
-    store: Store
-    agent_named: Callable[[str], Agent]
-    law: Law
-
-    @property
-    def conductor(self) -> Conductor:
-        """Who conducts turns."""
-        return Conductor(self.agents, self.rules.grace)
-
-
-class Admission(msgspec.Struct, frozen=True):
-    """A prompt that asks to become a turn.
-
-    `content` are its blocks as they came, `prompt` what they mean. `limit` is seconds; `client` is
-    who may lend the turn files and terminals.
-    """
-
-    content: list[msgspec.Raw]
-    prompt: Prompt
-    by: str
-    origin: str
-    client: Client | None = None
-    prompt_id: str | None = None
-    on_busy: OnBusy = OnBusy.QUEUE
-    limit: float = 0.0
-
-    @property
-    def digest(self) -> str:
-        """What two prompts have in common when they are the same prompt."""
-        return hashlib.sha256(b"\n".join(bytes(block) for block in self.content)).hexdigest()[:32]
-
-
-class Known(msgspec.Struct, frozen=True):
-    """A prompt id was used before, for the turn `generation`, which has ended."""
-
-    generation: int
-    admitted_at: int
 
 
 class Killed(msgspec.Struct, frozen=True):
@@ -287,14 +227,10 @@ class Session:
             raise refusal.told from None
 
     def _known(self, admission: Admission) -> Turn | Known | None:
-        if admission.prompt_id is None or self.head.life is Life.KILLED:
+        if self.head.life is Life.KILLED:
             return None
-        for ref in self.head.prompts:
-            if ref.prompt_id == admission.prompt_id:
-                if ref.digest != admission.digest:
-                    raise InvalidParams("Invalid params: promptId was used for another prompt")
-                return self.find(ref.generation) or Known(ref.generation, ref.seq)
-        return None
+        ref = remembered(self.head, admission)
+        return None if ref is None else self.find(ref.generation) or Known(ref.generation, ref.seq)
 
     def _make_way(self, admission: Admission) -> None:
         match admission.on_busy:
@@ -314,8 +250,8 @@ class Session:
         self._write_head(
             generation=generation,
             open_turns=(*self.head.open_turns, generation),
-            prompts=self._remembering(admission, generation),
-            title=self.head.title or _title(admission.prompt.text),
+            prompts=remembering(self.head, admission, generation, self.log.seq + 1),
+            title=self.head.title or admission.title,
         )
         return Turn(
             generation=generation,
@@ -329,22 +265,12 @@ class Session:
             prompt_id=admission.prompt_id,
         )
 
-    def _remembering(self, admission: Admission, generation: int) -> tuple[PromptRef, ...]:
-        """The prompt ids to know again: those of open turns, and the last others."""
-        refs = self.head.prompts
-        if admission.prompt_id is not None:
-            seq = self.log.seq + 1  # what is written next is the admission
-            refs = (*refs, PromptRef(admission.prompt_id, admission.digest, generation, seq))
-        old = refs[:-REMEMBERED_PROMPTS]
-        kept = tuple(ref for ref in old if ref.generation in self.head.open_turns)
-        return (*kept, *refs[-REMEMBERED_PROMPTS:])
-
     def _write_admission(self, turn: Turn, admission: Admission) -> None:
         waits = self.turn is not None
         body = PromptBody(
             by=turn.by,
             position=len(self.queue) + 1 if waits else 0,
-            text=admission.prompt.text[:EXCERPT],
+            text=admission.excerpt,
             prompt_id=turn.prompt_id,
             content=admission.content if waits else None,
             meta=admission.prompt.meta or UNSET,
@@ -636,8 +562,3 @@ class Session:
     def touch(self) -> None:
         """Somebody used the session just now."""
         self.last_active = trio.current_time()
-
-
-def _title(text: str) -> str | None:
-    line = " ".join(text.split())
-    return line if len(line) <= TITLE else line[: TITLE - 1] + "…"

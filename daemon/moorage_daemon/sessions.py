@@ -17,9 +17,10 @@ from moorage_daemon.ending import Ending
 from moorage_daemon.identity import Principal, Verb, authorize, new_id
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.log.log import Log
-from moorage_daemon.session import Killed, Session, Surroundings
+from moorage_daemon.session import Killed, Session
 from moorage_daemon.store.model import Head, Kind, Life, StateBody, as_cost
 from moorage_daemon.store.port import Stored, StoreError
+from moorage_daemon.surroundings import Surroundings
 from moorage_protocol.config import SessionConfig
 from moorage_protocol.errors import NotFound, RpcError, Stopping, StorageError
 from moorage_protocol.moorage import Access, Cause, DetachReason, LiveRow, Mode, Overrides, State

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from moorage_daemon.session import Admission, Session
+from moorage_daemon.admission import Admission
+from moorage_daemon.session import Session
 from moorage_daemon.sessions import Sessions
 from moorage_daemon.store.model import Kind
 from moorage_daemon.store.port import Stored

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from moorage_daemon.admission import Admission, Known
 from moorage_daemon.agents.port import Prompt
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, OnVerdict, Peer
 from moorage_daemon.identity import Verb
 from moorage_daemon.log.records import turn_records
-from moorage_daemon.session import Admission, Known, Session
+from moorage_daemon.session import Session
 from moorage_daemon.store.model import Kind, VerdictBody
 from moorage_daemon.turn.words import text_of
 from moorage_protocol import lenient
