@@ -580,7 +580,10 @@ class RespondResult(Shape, frozen=True):
 
 
 class StoreHealth(Shape, frozen=True, omit_defaults=False):
-    """`low`: nothing new begins, for want of space. `damaged` sessions cannot be read."""
+    """What the daemon knows without writing: `healthy` says how the last write went.
+
+    `low`: nothing new begins, for want of space. `damaged` sessions cannot be read.
+    """
 
     name: str
     healthy: bool

@@ -626,6 +626,51 @@ async def test_asking_for_the_status_starts_nothing(tmp_path: Path, words: tuple
     assert not (tmp_path / "state").exists()
 
 
+STATUS: Message = {
+    "version": "1.2.3",
+    "pid": 7,
+    "node": "here",
+    "started": 0.0,
+    "sessions": {"live": 1, "parked": 0, "byAgent": {}},
+    "connections": 1,
+    "turns": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        ({"healthy": True, "low": False, "damaged": 0}, "healthy"),
+        ({"healthy": False, "low": False, "damaged": 1}, "NOT HEALTHY, 1 session cannot be read"),
+        (
+            {"healthy": True, "low": True, "damaged": 2},
+            "healthy, too little space for new sessions and turns, 2 sessions cannot be read",
+        ),
+    ],
+    ids=["well", "damaged", "low"],
+)
+async def test_status_says_what_is_wrong_with_the_store(
+    daemon: FakeDaemon, store: Message, said: str
+) -> None:
+    status = {**STATUS, "store": {"name": "file", **store}}
+
+    async def serve() -> None:
+        for _ in range(2):
+            visitor = await daemon.accept()
+            await visitor.greet()
+            await visitor.answer(await visitor.expect("_moorage/status"), status)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            words = ("status", "--connect", daemon.address)
+            found = await moorage(daemon.state_dir, *words)
+            as_json = await moorage(daemon.state_dir, *words, "--json")
+
+    assert f"store     file, {said}\n" in found.out
+    assert json.loads(as_json.out)["store"] == status["store"]
+
+
 async def test_daemon_is_started_found_and_stopped(tmp_path: Path) -> None:
     state_dir, env = tmp_path / "state", environment_with(tmp_path, ANSWERS)
     run = partial(moorage, state_dir, "--json", "daemon", env=env)

@@ -445,6 +445,33 @@ async def test_a_failure_that_lasts_stops_the_sessions_it_hit_and_no_other(
     assert (await unhurt.verdict()).outcome is Outcome.COMPLETED
 
 
+async def test_the_status_tells_of_a_failed_write_until_one_succeeds(
+    daemon: Daemon, client: Client
+) -> None:
+    _, _, performance = await a_turn(daemon, client)
+    assert (await client.status()).store.healthy
+    daemon.store.break_next(times=2)
+    performance.begin(saying("lost"))
+    await wait_all_tasks_blocked()
+    assert not (await client.status()).store.healthy
+
+    await client.new()
+
+    assert (await client.status()).store.healthy
+
+
+async def test_the_status_tells_of_a_store_that_cannot_be_opened_anew(
+    daemon: Daemon, client: Client
+) -> None:
+    _, _, performance = await a_turn(daemon, client)
+    daemon.store.break_next()
+    daemon.store.fail_reopen()
+    performance.begin(saying("lost"))
+    await wait_all_tasks_blocked()
+
+    assert not (await client.status()).store.healthy
+
+
 async def test_a_silent_turn_of_a_session_that_cannot_be_written_is_ended(
     daemon: Daemon, client: Client
 ) -> None:

@@ -349,12 +349,15 @@ def broken() -> list[Identity]:
     raise RuntimeError(SECRET)
 
 
-@pytest.mark.parametrize("method", ["_moorage/tui/list", "_moorage/status"], ids=["now", "later"])
+@pytest.mark.parametrize(
+    "method", ["_moorage/status", "_moorage/store/health"], ids=["now", "later"]
+)
 async def test_handler_that_raises_tells_the_peer_where_to_look_and_nothing_else(
     daemon: Daemon, client: Client, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
     working = daemon.app.desk.connected
     daemon.app.desk.connected = broken
+    daemon.store.fail_next(RuntimeError(SECRET))
 
     reply = client.start(method, {}, Empty)
     with pytest.raises(InternalError, match="log reference") as caught:
@@ -427,7 +430,7 @@ async def test_more_open_requests_than_the_limit_are_refused(
     closing = [client.start_close(session) for _ in range(MAX_OPEN_REQUESTS)]
 
     with pytest.raises(Overloaded) as caught:
-        await client.status()
+        await client.call("_moorage/store/health", {}, Empty)
 
     assert caught.value.retryable
     assert [reply for reply in closing if reply.arrived.is_set()] == []

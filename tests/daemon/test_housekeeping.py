@@ -249,6 +249,15 @@ async def test_a_store_that_fails_says_so_and_tells_no_path(daemon: Daemon) -> N
     assert not (await client.status()).store.healthy
 
 
+async def test_asking_for_the_status_writes_nothing(daemon: Daemon, client: Client) -> None:
+    for _ in range(10):
+        assert (await client.status()).store.healthy
+    assert (daemon.store.tried, daemon.store.proved) == (0, 0)
+
+    await client.call("_moorage/store/health", {}, StoreHealthResult)
+    assert daemon.store.proved == 1
+
+
 async def test_a_session_that_cannot_be_read_is_counted_and_the_operators_to_remove() -> None:
     store = FaultyStore(MemoryStore())
     await store.commit([creation("s1", 2), creation("s2", 2)])

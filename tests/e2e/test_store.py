@@ -102,6 +102,8 @@ async def test_a_session_that_cannot_be_read_is_listed_and_can_be_deleted(
 
         code, listed = await trio.to_thread.run_sync(run, "ls")
         _, as_json = await trio.to_thread.run_sync(run, "ls", "--json")
+        _, status = await trio.to_thread.run_sync(run, "status")
+        _, doctor = await trio.to_thread.run_sync(run, "doctor", "--json")
         unasked = await trio.to_thread.run_sync(run, "delete", damaged)
         unknown = await trio.to_thread.run_sync(run, "delete", "--yes", damaged, "nobody")
         _, untouched = await trio.to_thread.run_sync(run, "ls")
@@ -114,6 +116,10 @@ async def test_a_session_that_cannot_be_read_is_listed_and_can_be_deleted(
     assert "  damaged  " in line
     assert line.endswith(f"removed by: moorage delete {damaged}")
     assert [row["sessionId"] for row in json.loads(as_json)["damaged"]] == [damaged]
+    assert "\nstore     file, healthy, 1 session cannot be read\n" in status
+    [store_found] = [f for f in json.loads(doctor)["findings"] if f["name"] == "store"]
+    assert store_found["state"] == "weak"
+    assert store_found["said"] == "1 session in file cannot be read"
     assert (unasked[0], unknown[0]) == (Exit.USAGE, Exit.NO_SESSION)
     assert line in untouched
     assert removed == (Exit.OK, f"{damaged}: removed\n")

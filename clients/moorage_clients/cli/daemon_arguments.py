@@ -35,7 +35,8 @@ def add_daemon_commands(grammar: Grammar) -> None:
 def _status(grammar: Grammar) -> None:
     grammar.command(
         "status", "say what the daemon is doing", lambda _: Status(),
-        about="It starts no daemon.",
+        about="It starts no daemon and writes nothing: whether the store is healthy is what the "
+        "last write showed. moorage store health tries it.",
         examples=("moorage status", "moorage status --json | jq .store.healthy"),
     )  # fmt: skip
 

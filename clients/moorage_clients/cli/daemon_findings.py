@@ -6,6 +6,7 @@ import trio
 
 from moorage_clients.client import Client, open_client
 from moorage_clients.errors import ClientError
+from moorage_clients.plain_text import counted
 from moorage_protocol import __version__
 from moorage_protocol.checkup import Finding, State
 from moorage_protocol.errors import RpcError
@@ -52,12 +53,17 @@ def _version(client: Client, daemon: DaemonInfo) -> Finding:
 
 
 async def _store(client: Client) -> Finding:
-    store = (await client.status()).store
-    if store.healthy:
-        return Finding("store", State.GOOD, f"{store.name} takes what is written")
-    said = f"{store.name} cannot be written: new prompts are refused"
-    advice = "Make room on its disk; see: moorage daemon logs"
-    return Finding("store", State.BROKEN, said, advice)
+    store = await client.store_health()
+    if not store.healthy or store.low:
+        problem = "has too little space" if store.healthy else "cannot be written"
+        said = f"{store.name} {problem}: new prompts are refused"
+        advice = "Make room on its disk; see: moorage daemon logs"
+        return Finding("store", State.BROKEN, said, advice)
+    if store.damaged:
+        said = f"{counted(store.damaged, 'session')} in {store.name} cannot be read"
+        advice = "moorage ls names them, moorage delete removes one"
+        return Finding("store", State.WEAK, said, advice)
+    return Finding("store", State.GOOD, f"{store.name} takes what is written")
 
 
 async def _websocket(state_dir: str, daemon: DaemonInfo) -> Finding:

@@ -41,6 +41,7 @@ from moorage_protocol.moorage import (
     Scope,
     SessionInfo,
     State,
+    StoreHealth,
 )
 
 
@@ -323,15 +324,11 @@ def status(invocation: Invocation, screen: Screen) -> Exit:
         if invocation.json:
             screen.document(found)
             return Exit.OK
-        good = found.store.healthy
-        health = screen.words.paint(
-            "healthy" if good else "NOT HEALTHY", Style.GOOD if good else Style.BAD
-        )
         counts = found.sessions.by_agent.items()
         agents = ", ".join(f"{count} {one_line(name, 40)}" for name, count in counts)
         for line in (
             f"mooraged {found.version}, pid {found.pid}, up {age(time.time() - found.started)}",
-            f"store     {one_line(found.store.name, 40)}, {health}",
+            f"store     {one_line(found.store.name, 40)}, {_store_line(found.store, screen)}",
             f"sessions  {found.sessions.live} in memory, {found.sessions.parked} put away"
             + (f" ({agents})" if agents else ""),
             f"turns     {found.turns} running",
@@ -341,3 +338,12 @@ def status(invocation: Invocation, screen: Screen) -> Exit:
         return Exit.OK
 
     return run_with_client(invocation, work, start=False)
+
+
+def _store_line(store: StoreHealth, screen: Screen) -> str:
+    parts = [("healthy", Style.GOOD) if store.healthy else ("NOT HEALTHY", Style.BAD)]
+    if store.low:
+        parts.append(("too little space for new sessions and turns", Style.BAD))
+    if store.damaged:
+        parts.append((f"{counted(store.damaged, 'session')} cannot be read", Style.BAD))
+    return ", ".join(screen.words.paint(text, style) for text, style in parts)

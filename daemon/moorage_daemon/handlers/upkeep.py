@@ -3,6 +3,7 @@
 import logging
 
 from moorage_daemon.handlers.port import Answer, Desk, Later, Peer
+from moorage_daemon.log.committer import Committer
 from moorage_daemon.store.port import Problem, StoreError
 from moorage_protocol.acp import Empty
 from moorage_protocol.errors import NotPermitted, StorageError
@@ -29,7 +30,7 @@ def health(desk: Desk, peer: Peer, params: Empty) -> Answer:
         committer = desk.sessions.committer
         return StoreHealthResult(
             name=committer.store.name,
-            healthy=await is_healthy(desk),
+            healthy=await _is_proven(committer),
             free_bytes=committer.store.free(),
             floor_bytes=committer.floor,
             low=committer.low,
@@ -39,15 +40,12 @@ def health(desk: Desk, peer: Peer, params: Empty) -> Answer:
     return Later(work)
 
 
-async def is_healthy(desk: Desk) -> bool:
-    """Whether the store can be written and has room."""
-    committer = desk.sessions.committer
+async def _is_proven(committer: Committer) -> bool:
     try:
-        await committer.store.health()
+        await committer.prove()
     except StoreError:
         logger.exception("the store is not well")
-        return False
-    return not committer.full
+    return committer.is_well
 
 
 def check(desk: Desk, peer: Peer, params: Empty) -> Answer:

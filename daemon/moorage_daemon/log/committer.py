@@ -59,6 +59,7 @@ class Committer:
         self._floor = Floor(store.free, floor)
         self._removal = trio.Event()
         self._full_since: float | None = None
+        self._failed = False  # the last that was to be written
         self._patience = patience
         self._dirty: dict[Log, int] = {}
         self._awaited: dict[Log, None] = {}
@@ -76,6 +77,23 @@ class Committer:
     def full(self) -> bool:
         """Whether the disk has no room for more than verdicts."""
         return self._full_since is not None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the last that was to be written is durable, and the disk takes more.
+
+        Known without asking the disk; `prove` asks it.
+        """
+        return not self._failed and not self.full
+
+    async def prove(self) -> None:
+        """Try every step of durable writing; raises `StoreError`."""
+        try:
+            await self.store.health()
+        except StoreError:
+            self._failed = True
+            raise
+        self._failed = False
 
     @property
     def low(self) -> bool:
@@ -220,9 +238,12 @@ class Committer:
         urgent = any(_is_control(change) for change in changes)
         while True:
             try:
-                return await self.store.commit(changes)
+                await self.store.commit(changes)
             except StoreFull:
                 self._found_full()
+            else:
+                self._failed = False
+                return
             if (urgent or self._control_waits) and self.store.release_reserve():
                 continue
             if self.exhausted:
@@ -271,6 +292,7 @@ class Committer:
             await self.store.reopen()
         except StoreError:
             logger.exception("the store cannot be opened")
+            self._failed = True
             for part in batch:
                 self._fail(part)
             return
@@ -280,6 +302,7 @@ class Committer:
                     await self._commit([part])
             except StoreError:
                 logger.exception("a session cannot be written: it stops here")
+                self._failed = True
                 self._fail(part)
             else:
                 self._tell(part)

@@ -34,11 +34,12 @@ class FaultyStore:
         self.commits: list[tuple[Change, ...]] = []
         self.tried = 0
         self.reopened = 0
+        self.proved = 0  # times that somebody asked for its health
         self.unreadable: set[str] = set()  # sessions whose load and entries fail
         self.left: int | None = None  # bytes of free space, as far as anybody knows
         self.unreadable_entries: set[str] = set()  # sessions of which only the head can be read
         self.refused: set[str] = set()  # sessions that take no commit
-        self._faults: list[tuple[StoreError, bool]] = []
+        self._faults: list[tuple[Exception, bool]] = []
         self._reopen_faults: list[StoreError] = []
         self._gate: trio.Event | None = None
         self._read_gate: trio.Event | None = None
@@ -48,7 +49,7 @@ class FaultyStore:
 
     # ---- what a test says
 
-    def fail_next(self, error: StoreError, *, times: int = 1, written: bool = False) -> None:
+    def fail_next(self, error: Exception, *, times: int = 1, written: bool = False) -> None:
         """Raise `error` from the next commits; if `written`, after they have been written."""
         self._faults += [(error, written)] * times
 
@@ -193,6 +194,7 @@ class FaultyStore:
         return not self._is_full and self.inner.restore_reserve()
 
     async def health(self) -> None:
+        self.proved += 1
         if self._faults:
             raise self._faults.pop(0)[0]
         self._take_space()
