@@ -11,6 +11,7 @@ from moorage_protocol.acp import Empty
 from moorage_protocol.errors import InternalError, MethodNotFound, NotFound
 from moorage_protocol.moorage import Outcome
 from tests.daemon.harness import Daemon, open_daemon
+from tests.daemon.ledger.test_grants import ask, create
 from tests.daemon.twin import Client, Json
 
 
@@ -245,6 +246,116 @@ async def test_cancel_takes_back_what_the_editor_was_asked_for(
     editor.reply(request, {"content": "too late"})
     assert (await editor.prompt(session, "still here?").result()).stop_reason == "end_turn"
     assert "too late" not in editor.text(session)
+
+
+# ---- what it costs
+
+
+async def paid(client: Client, grant: str) -> int:
+    """How many calls count."""
+    return int((await ask(client, "get", grantId=grant))["used"]["calls"])
+
+
+async def on_grant(client: Client, path: Path, **wish: object) -> tuple[str, str]:
+    """A session on a grant that permits everything; gives both ids."""
+    grant = await create(client, agent="scripted", tools=None)
+    return await client.new(str(path), grant={"grantId": grant}, **wish), grant
+
+
+CREATE, WRITE = "terminal/create", "fs/write_text_file"
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "answer", "calls"),
+    [
+        ("/terminal make", CREATE, InternalError(), 0),
+        ("/terminal make", CREATE, MethodNotFound(), 0),
+        ("/terminal make", CREATE, {"nothing": 1}, 1),  # whether it was started nobody knows
+        ("/write a.txt text", WRITE, InternalError(), 0),
+        ("/write a.txt text", WRITE, [], 1),
+        ("/write a.txt text", WRITE, MethodNotFound(), 1),  # then the disk is written
+    ],
+)
+async def test_what_an_editor_refuses_is_not_paid_for_and_what_is_unclear_is(
+    daemon: Daemon, tmp_path: Path, words: str, method: str, answer: object, calls: int
+) -> None:
+    editor = await daemon.connect(capabilities=FILES | TERMINAL)
+    session, grant = await on_grant(editor, tmp_path)
+    await auto(editor, session)
+    reply = editor.prompt(session, words)
+
+    if method == WRITE:
+        editor.reply(await editor.request("fs/read_text_file"), NotFound())
+    else:
+        editor.choose(await editor.question())
+    editor.reply(await editor.request(method), answer)  # type: ignore[arg-type]
+    await reply.result()
+
+    assert await paid(editor, grant) == calls
+
+
+async def test_terminal_of_an_editor_that_leaves_stays_paid(daemon: Daemon, tmp_path: Path) -> None:
+    editor, other = await daemon.connect(capabilities=TERMINAL), await daemon.connect()
+    session, grant = await on_grant(editor, tmp_path)
+    await other.attach(session)
+    editor.prompt(session, "/terminal make")
+    editor.choose(await editor.question())
+    await editor.request(CREATE)
+
+    editor.leave()
+    await other.until(lambda: other.verdicts(session) != {})
+
+    assert await paid(other, grant) == 1
+
+
+@pytest.mark.parametrize("is_asked_in_vain", [True, False])
+async def test_call_that_nobody_allows_is_not_paid_for(
+    daemon: Daemon, tmp_path: Path, *, is_asked_in_vain: bool
+) -> None:
+    client = await daemon.connect()
+    session, grant = await on_grant(client, tmp_path)
+    reply = client.prompt(session, "/run echo hello")
+
+    client.choose(await client.question(), "reject" if is_asked_in_vain else "allow")
+    await reply.result()
+
+    assert await paid(client, grant) == (0 if is_asked_in_vain else 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "words", "calls"),
+    [
+        ("/nowhere", "echo hello", 0),  # there is no shell
+        ("/bin:/usr/bin", "no-such-program", 1),  # there is one, and it has looked for it
+    ],
+)
+async def test_command_whose_shell_is_not_started_is_not_paid_for(
+    daemon: Daemon, tmp_path: Path, path: str, words: str, calls: int
+) -> None:
+    client = await daemon.connect()
+    session, grant = await on_grant(client, tmp_path, environment={"PATH": path})
+    reply = client.prompt(session, f"/run {words}")
+
+    client.choose(await client.question())
+    await reply.result()
+
+    assert await paid(client, grant) == calls
+
+
+async def test_command_without_its_directory_is_not_paid_for(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    client = await daemon.connect()
+    (tmp_path / "w").mkdir()
+    session, grant = await on_grant(client, tmp_path / "w")
+    (tmp_path / "w").rmdir()
+    reply = client.prompt(session, "/run echo hello")
+
+    client.choose(await client.question())
+    await reply.result()
+
+    assert await paid(client, grant) == 0
+    assert "could not be started" in client.text(session)
 
 
 # ---- terminals

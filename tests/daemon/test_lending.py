@@ -13,6 +13,7 @@ from moorage_daemon.tools.client import (
     ClientGone,
     ClientRefused,
     ClientSilent,
+    ClientUnclear,
     Ended,
     Screen,
     Terminal,
@@ -129,11 +130,9 @@ async def test_request_that_nobody_waits_for_is_taken_back(wire: Wire) -> None:
         (InternalError("no"), False),
         (RequestCancelled(), False),
         (MethodNotFound(), True),
-        ({"content": 7}, False),
-        ([], False),
     ],
 )
-async def test_what_is_no_answer_is_a_refusal(
+async def test_error_is_a_refusal(
     wire: Wire, nursery: trio.Nursery, answer: object, is_unserved: bool
 ) -> None:
     caught: list[ClientRefused] = []
@@ -150,6 +149,26 @@ async def test_what_is_no_answer_is_a_refusal(
     await wait_all_tasks_blocked()
 
     assert [refusal.is_unserved for refusal in caught] == [is_unserved]
+
+
+@pytest.mark.parametrize("answer", [{"content": 7}, {}, []])
+async def test_what_is_no_answer_says_nothing_of_what_was_done(
+    wire: Wire, nursery: trio.Nursery, answer: object
+) -> None:
+    caught: list[ClientFailed] = []
+
+    async def use() -> None:
+        try:
+            await wire.client.read_text("/w/a")
+        except ClientFailed as failure:
+            caught.append(failure)
+
+    nursery.start_soon(use)
+    await wait_all_tasks_blocked()
+    wire.answer("fs/read_text_file", answer)
+    await wait_all_tasks_blocked()
+
+    assert [type(failure) for failure in caught] == [ClientUnclear]
 
 
 async def test_client_that_leaves_is_waited_for_no_longer_and_lends_no_more(

@@ -12,7 +12,14 @@ from typing import Protocol, TypeVar
 import msgspec
 import trio
 
-from moorage_daemon.tools.client import ClientGone, ClientRefused, ClientSilent, Ended, Screen
+from moorage_daemon.tools.client import (
+    ClientGone,
+    ClientRefused,
+    ClientSilent,
+    ClientUnclear,
+    Ended,
+    Screen,
+)
 from moorage_protocol import lenient
 from moorage_protocol.acp import (
     ClientCapabilities,
@@ -148,7 +155,7 @@ def _read(call: Call, shape: type[R]) -> R:
             try:
                 return lenient.decode(b"{}" if bytes(raw) == b"null" else raw, shape)
             except InvalidParams as error:
-                raise ClientRefused from error
+                raise ClientUnclear from error
 
 
 class LentToSession(msgspec.Struct, frozen=True):

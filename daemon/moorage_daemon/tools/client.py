@@ -7,6 +7,7 @@ here instead.
     ClientFailed
     ├── ClientGone      it left
     ├── ClientSilent    it did not answer in time
+    ├── ClientUnclear   what it answered is no answer
     └── ClientRefused   it answered with an error; `is_unserved`: it does not know such a request
 """
 
@@ -26,6 +27,10 @@ class ClientGone(ClientFailed):
 
 class ClientSilent(ClientFailed):
     """It did not answer in time; whether it did it is not known."""
+
+
+class ClientUnclear(ClientFailed):
+    """It answered with what is no answer; whether it did it is not known."""
 
 
 class ClientRefused(ClientFailed):

@@ -62,7 +62,8 @@ class Run:
 async def run_supervised(command: str, bench: Bench) -> Report:
     """Run a command here; it is started before the first checkpoint.
 
-    Credentials reach it in variables and in no argument, where others could read them.
+    Raises `NotBegun` where no shell was started, also if that comes out later. Credentials reach it
+    in variables and in no argument, where others could read them.
     """
     text, variables = filled_for_shell(command, bench.secrets)
     try:
@@ -105,7 +106,7 @@ def _report(process: Process) -> Report:
         case Signalled(number=number):
             note = with_note(text, f"ended by signal {number}")
         case NotStarted(reason=reason):
-            note = with_note(text, reason)
+            raise NotBegun(f"The command could not be started: {reason}")
         case Lost() | None:
             note = with_note(text, "its supervisor was killed")
     return Report(note, ok=False, whole=whole)

@@ -21,7 +21,7 @@ from moorage_daemon.tools.client import (
     Screen,
     Terminal as ClientTerminal,
 )
-from moorage_daemon.tools.port import Bench, Report, ToolFailed
+from moorage_daemon.tools.port import Bench, NotBegun, Report, ToolFailed
 from moorage_daemon.tools.run import SHOW_EVERY, SHOWN, run_supervised, with_note
 from moorage_protocol.acp import ToolCallContent, ToolCallLocation, ToolKind
 
@@ -69,8 +69,6 @@ class Terminal:
             return await _attended(client, arguments.command, bench)
         except ClientGone:
             raise ToolFailed("The client left: how the command ended is not known.") from None
-        except ClientRefused:
-            raise ToolFailed("The client did not run it.") from None
         except ClientFailed:
             raise ToolFailed(
                 "The client gave no answer: how the command ended is not known."
@@ -81,11 +79,19 @@ async def _attended(client: Client, command: str, bench: Bench) -> Report:
     terminal = client.terminal("sh", ["-c", command], bench.cwd)
     bench.running.add(terminal)
     try:
-        await terminal.start()
+        await _start(terminal)
         return await _watched(terminal, bench)
     finally:
         bench.running.discard(terminal)
         terminal.kill()
+
+
+async def _start(terminal: ClientTerminal) -> None:
+    """Have it made; raises `NotBegun` where it certainly was not."""
+    try:
+        await terminal.start()
+    except ClientRefused as refusal:
+        raise NotBegun("The client did not run it.") from refusal
 
 
 async def _watched(terminal: ClientTerminal, bench: Bench) -> Report:

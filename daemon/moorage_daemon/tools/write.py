@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 
 from moorage_daemon.grants.calls import Call, file_at
-from moorage_daemon.tools.client import ClientGone, ClientRefused, ClientSilent
-from moorage_daemon.tools.port import Bench, Report, ToolFailed
+from moorage_daemon.tools.client import ClientGone, ClientRefused, ClientSilent, ClientUnclear
+from moorage_daemon.tools.port import Bench, NotBegun, Report, ToolFailed
 from moorage_daemon.tools.read import read_text
 from moorage_daemon.tools.workspace import FileMissing, Workspace, WorkspaceError
 from moorage_protocol.acp import Diff, ToolCallContent, ToolCallLocation, ToolKind
@@ -87,8 +87,8 @@ async def _by_client(arguments: WriteArguments, bench: Bench) -> bool:
     except ClientRefused as refusal:
         if refusal.is_unserved:
             return False
-        raise ToolFailed(f"The editor did not write {arguments.path!r}.") from refusal
-    except ClientSilent as silence:
+        raise NotBegun(f"The editor did not write {arguments.path!r}.") from refusal
+    except (ClientSilent, ClientUnclear) as silence:
         raise ToolFailed(
             f"The editor gave no answer: whether {arguments.path!r} was written is not known."
         ) from silence
