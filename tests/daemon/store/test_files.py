@@ -632,6 +632,22 @@ async def test_a_journal_that_is_mostly_old_heads_is_copied_without_them(path: P
         assert (await store.check()).problems == []
 
 
+def test_heads_that_are_in_no_journal_yet_count_once(path: Path) -> None:
+    shelf = open_shelf(TestDisk(path, Platter()))
+    write(shelf, Change("s1", entries(1, 8, raw({"x": "x" * 10_000})), a_head("s1"), create=True))
+    shelf.settle("s1")
+    reader = Reader(shelf)
+
+    for number in range(20):
+        write(shelf, Change("s1", head=a_head("s1", title="x" * 1500 + f"{number}")))
+        assert not reader.is_wasteful("s1")
+
+    for number in range(60):
+        write(shelf, Change("s1", head=a_head("s1", title="x" * 1500 + f"{number}")))
+    assert reader.is_wasteful("s1")
+    shelf.close()
+
+
 async def test_a_damaged_journal_is_not_trimmed_and_left_as_it_is(path: Path) -> None:
     await settled(path)
     content = bytearray(journal(path, "s2").read_bytes())

@@ -156,7 +156,7 @@ class Reader:
         if standing is None or standing.size < WORTH_IT:
             return False
         survey = self._survey(session)
-        return survey is not None and 2 * (survey.heads - len(standing.head)) > standing.size
+        return survey is not None and 2 * (survey.heads - len(standing.head)) > standing.end
 
     def _survey(self, session: str) -> "_Survey | None":
         """What is known of all frames of a session; what was read before is remembered."""
@@ -212,11 +212,13 @@ class _Journal:
 @dataclass(frozen=True, slots=True)
 class _Survey:
     """What the frames of a journal hold up to byte `end`: the blobs that are named, and bytes of
-    heads."""
+    heads; `settled` and `settled_heads` are the same of what is in its file."""
 
     copy: int
     end: int = 0
+    settled: int = 0
     digests: frozenset[str] = frozenset()
+    settled_heads: int = 0
     heads: int = 0
 
     def is_of(self, standing: Standing) -> bool:
@@ -225,12 +227,21 @@ class _Survey:
 
     def up_to(self, journal: _Journal) -> "_Survey":
         """The same with what has been added; what is in no file yet is looked at each time."""
-        settled = journal.standing.size
-        digests, heads = set(self.digests), self.heads
-        for payload in journal.payloads(min(self.end, settled)):
+        digests, settled_heads = set(self.digests), self.settled_heads
+        for payload in journal.settled(self.settled):
             digests |= _digests(payload)
-            heads += len(bytes(SEEN.decode(payload).head))
-        return _Survey(self.copy, journal.standing.end, frozenset(digests), heads)
+            settled_heads += _head_size(payload)
+        heads = settled_heads
+        for payload in journal.unsettled():
+            digests |= _digests(payload)
+            heads += _head_size(payload)
+        known = journal.standing
+        named = frozenset(digests)
+        return _Survey(self.copy, known.end, known.size, named, settled_heads, heads)
+
+
+def _head_size(payload: bytes) -> int:
+    return len(bytes(SEEN.decode(payload).head))
 
 
 def _verified(journal: _Journal) -> int:
