@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from moorage_daemon.store.disk import Disk, File
+from moorage_daemon.store.disk import DRAFT, Disk, File
 from moorage_daemon.store.port import (
     Blob,
     BlobMismatch,
@@ -36,7 +36,6 @@ PIECE = 2**18  # bytes handed to the disk at once
 LET_GO = 2.0  # seconds in which a draft that nobody wants any more is removed
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_DRAFT = ".new"
 
 
 def is_digest(name: str) -> bool:
@@ -61,7 +60,7 @@ class Blobs:
         self, chunks: AsyncIterable[bytes], *, max_bytes: int, sha256: str | None
     ) -> Blob:
         """Keep what comes, durably; see the port."""
-        draft = _Draft(self._folder, f"{secrets.token_hex(8)}{_DRAFT}")
+        draft = _Draft(self._folder, f"{secrets.token_hex(8)}{DRAFT}")
         try:
             size, waiting = 0, bytearray()
             async for chunk in chunks:
@@ -86,7 +85,7 @@ class Blobs:
 
     def _sweep(self, disk: Disk) -> None:
         for name in disk.names():
-            if name.endswith(_DRAFT):
+            if name.endswith(DRAFT):
                 disk.remove(name)  # of a process that died over it
 
     def _finish(self, draft: "_Draft", expected: str | None) -> Blob:

@@ -21,6 +21,8 @@ from moorage_daemon.store.port import StoreBroken, StoreError, StoreFull
 # What the system says when there is no room: on the disk, in the quota, for a file of this size.
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+DRAFT = ".new"  # behind the name of a file that is being written
+
 
 def disk_error(path: Path, act: str, error: OSError) -> StoreError:
     """What an error of the system means for whoever waits for the store."""
@@ -221,13 +223,19 @@ class Disk:
             self.shut(file)
 
     def put(self, name: str, data: bytes) -> None:
-        """Have a file of that content under that name, durably, or what was there before."""
-        draft = f"{name}.new"
+        """Have a file of that content under that name, durably, or what was there before.
+
+        A crash may leave `name` with `DRAFT` behind it.
+        """
+        draft = f"{name}{DRAFT}"
         file = self.create(draft)
         try:
             self.truncate(file, 0)
             self.write(file, 0, data)
             self.sync(file)
+        except StoreFull:
+            self.remove(draft)  # what there was room for
+            raise
         finally:
             self.shut(file)
         self.rename(draft, name)

@@ -572,6 +572,17 @@ async def test_a_torn_last_commit_is_kept_aside_and_was_never_there(path: Path) 
         assert torn.read_bytes() == content[whole[1] : cut].rstrip(b"\0")
 
 
+async def test_drafts_of_a_process_that_died_over_them_are_removed(path: Path) -> None:
+    await settled(path)
+    for name in ("commits.1.torn.new", "commits.7.new", f"sessions/{name_of('s1')}.9.torn.new"):
+        (path / name).write_bytes(b"half")
+
+    async with opened(path):
+        pass
+
+    assert not list(path.rglob("*.new"))
+
+
 # ---- looking through everything
 
 

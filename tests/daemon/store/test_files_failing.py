@@ -127,6 +127,24 @@ async def test_a_store_that_cannot_be_reopened_says_so_until_it_can(path: Path) 
         assert await store.tip("s1") == 2
 
 
+async def test_a_torn_commit_that_there_is_no_room_to_keep_leaves_no_half_of_it(
+    path: Path,
+) -> None:
+    async with opened(path, Platter()) as store:
+        await store.commit([creation("s1", 1)])
+        (segment,) = path.glob("commits.[0-9]")
+        content = segment.read_bytes().rstrip(b"\0")
+    segment.write_bytes(content + content[: len(content) // 2])
+
+    def before(step: Step) -> None:
+        if step.what == "write" and "torn" in step.name:
+            raise full(step)
+
+    async with opened(path, Platter(before=before)) as store:
+        assert await store.tip("s1") == 1
+        assert not list(path.glob("*torn*"))
+
+
 @pytest.mark.parametrize("error", [broken, full])
 async def test_no_acknowledged_entry_is_lost_or_doubled_wherever_the_disk_fails(
     tmp_path: Path, error: Callable[[Step], StoreError]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Raw, Struct
 
-from moorage_daemon.store.disk import Disk, File
+from moorage_daemon.store.disk import DRAFT, Disk, File
 from moorage_daemon.store.files.frames import HEADER, Frames, frame, frame_size, is_followed
 from moorage_daemon.store.port import StoreBroken, StoreFull
 
@@ -80,6 +80,7 @@ class CommitLog:
         have reached the medium, and after a failed sync would not by another one. Where there is
         no room for that they stay where they are, unless that may have happened.
         """
+        self._sweep()
         epochs, spares = self._found()
         for spare in spares:
             self._spare = spare
@@ -91,6 +92,11 @@ class CommitLog:
             self._drop(epochs)
         self._active = self._begin(last + 2)
         return [_COMMITS.decode(payload) for payload in payloads]
+
+    def _sweep(self) -> None:
+        for name in self._disk.names():
+            if name.startswith("commits.") and name.endswith(DRAFT):
+                self._disk.remove(name)  # of a process that died over it
 
     def _found(self) -> tuple[list[int], list[int]]:
         """The epochs of segments, and those of files that are no more."""

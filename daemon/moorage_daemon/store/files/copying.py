@@ -9,15 +9,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from moorage_daemon.store.disk import Disk, File
+from moorage_daemon.store.disk import DRAFT, Disk, File
 from moorage_daemon.store.files.frames import Frames, frame
 from moorage_daemon.store.files.journal import Standing, name_of
 from moorage_daemon.store.files.pieces import PIECES, Place, in_pieces, payload_of
 from moorage_daemon.store.model import Entry
 from moorage_daemon.store.port import StoreError, StoreUnreadable
-
-
-DRAFT = ".new"
 
 
 @dataclass(slots=True)

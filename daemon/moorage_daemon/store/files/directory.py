@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from moorage_daemon.store.disk import Disk, File
+from moorage_daemon.store.disk import DRAFT, Disk, File
 from moorage_daemon.store.port import StoreBroken, StoreError
 
 
@@ -14,7 +14,7 @@ BLOBS = "blobs"
 
 _LOCK = "lock"
 _FORMAT = "store.json"
-_OURS = frozenset({_LOCK, RESERVE, f"{_FORMAT}.new"})  # what a first start that died leaves
+_OURS = frozenset({_LOCK, RESERVE, f"{_FORMAT}{DRAFT}"})  # what a first start that died leaves
 
 
 class _Format(msgspec.Struct):

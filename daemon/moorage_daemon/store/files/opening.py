@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from moorage_daemon.store.disk import Disk
+from moorage_daemon.store.disk import DRAFT, Disk
 from moorage_daemon.store.files.commits import Commit, CommitLog, Put
-from moorage_daemon.store.files.copying import DRAFT
 from moorage_daemon.store.files.frames import Frames, frame, frame_size, last_frame
 from moorage_daemon.store.files.journal import (
     CUT,

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from moorage_daemon.store.disk import Disk, File
+from moorage_daemon.store.disk import DRAFT, Disk, File
 from moorage_daemon.store.files.commits import CommitLog, put_text
-from moorage_daemon.store.files.copying import DRAFT, Copy
+from moorage_daemon.store.files.copying import Copy
 from moorage_daemon.store.files.frames import frame, frame_size
 from moorage_daemon.store.files.journal import Standing, is_cut_from, name_of
 from moorage_daemon.store.files.pieces import Draft, Place, payload_of
