@@ -364,6 +364,29 @@ async def test_an_empty_journal_is_damage_and_no_absence(path: Path) -> None:
         await store.commit([creation("s2", 1)])
 
 
+async def test_a_damaged_journal_whose_name_does_not_tell_its_id_is_nobody_elses(
+    path: Path,
+) -> None:
+    long = "x" * 1000
+    async with opened(path) as store:
+        await store.commit([creation(long, 3), creation("s1", 1)])
+    journal(path, long).write_bytes(b"damaged")
+
+    async with opened(path) as store:
+        with pytest.raises(StoreUnreadable):
+            await store.commit([creation(long, 1)])
+        with pytest.raises(StoreUnreadable):
+            await store.load(long)
+        assert await store.load("x" * 999) is None
+    assert journal(path, long).read_bytes() == b"damaged"
+    async with opened(path) as store:
+        assert await store.delete(long)
+        assert await store.damaged() == []
+        await store.commit([creation(long, 1)])
+    async with opened(path) as store:
+        assert seqs(await store.entries(long)) == [1]
+
+
 async def test_no_flipped_bit_before_the_last_frame_goes_unnoticed(path: Path) -> None:
     await settled(path)
     content = journal(path, "s2").read_bytes()

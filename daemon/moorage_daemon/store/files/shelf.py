@@ -16,7 +16,7 @@ from moorage_daemon.store.disk import DRAFT, Disk, File
 from moorage_daemon.store.files.commits import CommitLog, put_text
 from moorage_daemon.store.files.copying import Copy
 from moorage_daemon.store.files.frames import frame, frame_size
-from moorage_daemon.store.files.journal import Standing, is_cut_from, name_of
+from moorage_daemon.store.files.journal import Standing, is_cut_from, name_of, session_of
 from moorage_daemon.store.files.pieces import Draft, Place, payload_of
 from moorage_daemon.store.model import SCHEMA
 from moorage_daemon.store.port import (
@@ -28,7 +28,7 @@ from moorage_daemon.store.port import (
     StoreFull,
     StoreUnreadable,
 )
-from moorage_daemon.store.rules import Tip, advance, trimmed_to
+from moorage_daemon.store.rules import Tip, advance, is_text, trimmed_to
 
 
 logger = logging.getLogger(__name__)
@@ -108,9 +108,17 @@ class Shelf:
 
     def find(self, session: str) -> Standing | None:
         """A session; None only if there is none."""
-        if session in self.damaged:
-            raise StoreUnreadable(session, self.damaged[session])
+        if self.damaged:
+            known = self._known_as(session)
+            if known in self.damaged:
+                raise StoreUnreadable(session, self.damaged[known])
         return self.standing.get(session)
+
+    def _known_as(self, session: str) -> str:
+        """What a damaged session is called here: by its file, where that does not tell its id."""
+        if session in self.standing or session in self.damaged or not is_text(session):
+            return session
+        return session_of(name_of(session))
 
     def sessions(self) -> list[Stored]:
         """All that can be read, by id."""
@@ -123,6 +131,7 @@ class Shelf:
     def remove(self, session: str) -> bool:
         """Remove all of a session, a damaged one too; False if there is none."""
         self._check()
+        session = self._known_as(session)
         if session not in self.standing and session not in self.damaged:
             return False
         name = self.files.get(session) or name_of(session)
