@@ -19,6 +19,7 @@ import trio
 
 from moorage_daemon.store.disk import DRAFT, Disk, File
 from moorage_daemon.store.port import (
+    MAX_BLOB,
     Blob,
     BlobMismatch,
     BlobPart,
@@ -61,6 +62,7 @@ class Blobs:
     ) -> Blob:
         """Keep what comes, durably; see the port."""
         draft = _Draft(self._folder, f"{secrets.token_hex(8)}{DRAFT}")
+        max_bytes = min(max_bytes, MAX_BLOB)
         try:
             size, waiting = 0, bytearray()
             async for chunk in chunks:

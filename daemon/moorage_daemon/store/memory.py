@@ -15,6 +15,7 @@ import trio
 from moorage_daemon.store.model import Entry, Head
 from moorage_daemon.store.naming import blobs_named
 from moorage_daemon.store.port import (
+    MAX_BLOB,
     Blob,
     BlobMismatch,
     BlobPart,
@@ -152,8 +153,8 @@ class MemoryStore:
         data = bytearray()
         async for chunk in chunks:
             data += chunk
-            if len(data) > max_bytes:
-                raise BlobTooLarge(f"more than {max_bytes} bytes")
+            if len(data) > min(max_bytes, MAX_BLOB):
+                raise BlobTooLarge(f"more than {min(max_bytes, MAX_BLOB)} bytes")
         name = hashlib.sha256(data).hexdigest()
         if sha256 not in (None, name):
             raise BlobMismatch(f"the bytes have the digest {name}, not {sha256}")

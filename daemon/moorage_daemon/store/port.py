@@ -32,6 +32,9 @@ from msgspec import Struct
 from moorage_daemon.store.model import Entry, Head
 
 
+MAX_BLOB = 32 * 2**20  # bytes: what is kept goes into a file and, held in memory, out of it again
+
+
 class StoreError(Exception):
     """Something a store could not do; its text is for the daemon's log, never for a peer."""
 
@@ -230,6 +233,8 @@ class Store(Protocol):
         self, chunks: AsyncIterable[bytes], *, max_bytes: int, sha256: str | None = None
     ) -> Blob:
         """Keep bytes, durably, once; `sha256` is what they must have, if it is known.
+
+        No store keeps more than `MAX_BLOB`, whatever `max_bytes` says.
 
         Whoever wants to keep them commits an entry that names them (`naming`) within the grace of
         `collect`. Nothing is kept when the wait is cancelled or `chunks` raises.

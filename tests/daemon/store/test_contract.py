@@ -10,6 +10,7 @@ import trio.testing
 
 from moorage_daemon.store.model import SCHEMA, Entry, Kind, Life
 from moorage_daemon.store.port import (
+    MAX_BLOB,
     BlobMismatch,
     BlobTooLarge,
     Change,
@@ -572,6 +573,15 @@ async def test_a_blob_that_is_too_large_is_not_kept(store: Store) -> None:
         await store.put_blob(in_chunks(data), max_bytes=599_999)
 
     assert await store.get_blob(hashlib.sha256(data).hexdigest()) is None
+
+
+async def test_no_store_keeps_more_than_a_file_can_bring(store: Store) -> None:
+    data = b"x" * (MAX_BLOB + 1)
+
+    with pytest.raises(BlobTooLarge):
+        await store.put_blob(in_chunks(data, 2**22), max_bytes=2 * MAX_BLOB)
+
+    assert (await store.put_blob(in_chunks(data[1:], 2**22), max_bytes=2 * MAX_BLOB)).is_new
 
 
 async def test_bytes_with_another_digest_than_was_said_are_not_kept(store: Store) -> None:
