@@ -38,7 +38,7 @@ def export(desk: Desk, peer: Peer, params: ExportParams) -> Answer:
     async def work() -> ExportResult:
         if params.cursor is None:
             return await first_part(store, session.log, now)
-        return await next_part(store, session.id, params.cursor)
+        return await next_part(store, session.log, params.cursor)
 
     return Later(work)
 

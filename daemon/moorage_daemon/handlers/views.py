@@ -7,6 +7,7 @@ from moorage_daemon.log.views import (
     artifact_rows,
     context_of,
     cost_rows,
+    lost_of,
     place_of,
     report_rows,
     trace_rows,
@@ -99,7 +100,8 @@ def artifact(desk: Desk, peer: Peer, params: ArtifactParams) -> Answer:
     async def work() -> ArtifactResult:
         store = session.around.store
         row = await artifact_of(store, session.id, seq)
-        if row is None:
+        lost = await lost_of(store, session.log.head)
+        if row is None or lost.covers(seq, row.sha256):
             raise NotFound
         part = await store.get_blob(row.sha256, params.offset, params.limit)
         if part is None:

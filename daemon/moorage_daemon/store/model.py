@@ -73,7 +73,8 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     verdict yet: after a crash they are what recovery has to end. `environment` is what its creator
     lent to its tools. `parent` is the session that this one was started for, `grant` the grant it
     stands on. One that is not `complete` is still being written out of a file: nobody sees it, and
-    a restart removes it. With a `record` it is no session but a grant, which is kept the same way.
+    a restart removes it. Up to entry `imported` it came out of a file; 0 says that none of it did.
+    With a `record` it is no session but a grant, which is kept the same way.
     """
 
     id: str
@@ -98,6 +99,7 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     totals: Totals = Totals()
     environment: dict[str, str] | None = None
     complete: bool = True
+    imported: int = 0
     grant: str | None = None
     record: GrantRecord | None = None
     schema: int = SCHEMA
@@ -278,12 +280,16 @@ class ArtifactBody(Body, frozen=True, kw_only=True):
 
 
 class ImportedBody(Body, frozen=True, kw_only=True):
-    """`source` is what kind of file it was, `session_id` how the session was called there."""
+    """`source` is what kind of file it was, `former_id` how the session was called there.
+
+    `lost` are the digests of bytes that it names and did not bring: no entry before it has them.
+    """
 
     source: str
-    session_id: str
+    former_id: str
     by: str
     notes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 class GrantBody(Body, frozen=True):

@@ -499,9 +499,10 @@ class A3sReading:
         self.landing.head = replace(self.landing.head, generation=self._generation)
         return ImportedBody(
             source=FOREIGN,
-            session_id=self._document.id,
+            former_id=self._document.id,
             by=self._owner,
-            notes=tuple(self._notes),
+            notes=(*self._notes, *self._arriving.notes()),
+            lost=self._arriving.lost,
         )
 
 

@@ -1,18 +1,20 @@
 """The blobs of a file: each comes behind the entry that names it, and is what its digest says.
 
 A digest alone gives nobody bytes: a file has to bring all that it names, also what is there
-already, which may be somebody else's.
+already, which may be somebody else's. What a file says is missing is missing in its session from
+then on, whoever else keeps those bytes, or comes to.
 """
 
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
-from moorage_daemon.store.port import BlobMismatch, Store
+from moorage_daemon.store.port import MAX_BLOB, BlobMismatch, Store
 from moorage_daemon.transfer.lines import BadLine, BlobRecord
 
 
-MAX_BLOB = 32 * 2**20  # bytes, in memory until all of it has come
+MAX_LOST = 4096  # blobs of one file: the entry that names them fits a message
+MAX_NOTED = 16  # of them by name
 
 
 @dataclass(eq=False)
@@ -21,6 +23,8 @@ class Arriving:
 
     store: Store
     count: int = 0
+    _lost: dict[str, None] = field(default_factory=dict[str, None])
+    _came: set[str] = field(default_factory=set[str])
     _due: deque[str] = field(default_factory=deque[str])
     _pieces: list[bytes] = field(default_factory=list[bytes])
     _size: int = 0
@@ -34,14 +38,26 @@ class Arriving:
         if self._due:
             raise BadLine(f"the blob {self._due[0]} has to come first: an entry names it")
 
-    async def take(self, record: BlobRecord) -> str | None:
-        """Take the next piece; gives what there is to note. Raises `BadLine`, `StoreError`."""
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The digests of what never came."""
+        return tuple(self._lost)
+
+    def notes(self) -> list[str]:
+        """What there is to say of it."""
+        named = [f"the bytes of an artifact were lost before: {d}" for d in self.lost[:MAX_NOTED]]
+        more = len(self._lost) - MAX_NOTED
+        return [*named, f"and those of {more} more"] if more > 0 else named
+
+    async def take(self, record: BlobRecord) -> None:
+        """Take the next piece; raises `BadLine`, `StoreError`."""
         if not self._due or record.sha256 != self._due[0]:
             raise BadLine("the entry before it does not name this blob, or another comes first")
         if record.size > MAX_BLOB:
             raise BadLine(f"a blob has more than {MAX_BLOB} bytes")
         if record.missing:
-            return await self._miss(record.sha256)
+            self._miss(record.sha256)
+            return
         end = self._size + len(record.data)
         if record.offset != self._size or end > record.size:
             raise BadLine(f"blob.offset must be {self._size}, within its size")
@@ -51,24 +67,26 @@ class Arriving:
             await self._keep(record.sha256)
         elif not record.data:
             raise BadLine("blob.data is empty")
-        return None
 
     async def _keep(self, digest: str) -> None:
         try:
             await self.store.put_blob(self._chunks(), max_bytes=MAX_BLOB, sha256=digest)
         except BlobMismatch as error:
             raise BadLine("the bytes of the blob are not those of its digest") from error
+        self._came.add(digest)
+        self._lost.pop(digest, None)
         self._next()
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:
             yield piece
 
-    async def _miss(self, digest: str) -> str:
-        if await self.store.get_blob(digest, 0, 0) is not None:
-            raise BadLine("the bytes of a blob are missing, and here somebody else has some")
+    def _miss(self, digest: str) -> None:
+        if digest not in self._came:
+            self._lost[digest] = None
+        if len(self._lost) > MAX_LOST:
+            raise BadLine(f"more than {MAX_LOST} blobs are missing: nothing much is left of it")
         self._next()
-        return f"the bytes of an artifact were lost before: {digest}"
 
     def _next(self) -> None:
         self._due.popleft()

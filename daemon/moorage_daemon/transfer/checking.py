@@ -190,6 +190,7 @@ def taken_over(head: Head, notes: list[str]) -> Head:
         "parent": None,
         "record": None,
         "complete": True,
+        "imported": 0,
         "schema": SCHEMA,
         "config": replace(
             head.config,

@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Raw
 
 from moorage_daemon.log.log import Log
+from moorage_daemon.log.views import Lost, lost_of
 from moorage_daemon.store.model import Entry, Head
-from moorage_daemon.store.port import Store
+from moorage_daemon.store.port import MAX_BLOB, Store
 from moorage_daemon.transfer.lines import (
     START,
     VERSION,
@@ -74,12 +75,12 @@ async def first_part(store: Store, log: Log, now: float) -> ExportResult:
     """The beginning of the file of a session that is there."""
     header = _header(log.head, log.durable, now)
     place = Place(upto=log.durable, digest=chained(START, header))
-    return await _part(store, log.session_id, place, header)
+    return await _part(store, log.head, place, header)
 
 
-async def next_part(store: Store, session: str, cursor: str) -> ExportResult:
+async def next_part(store: Store, log: Log, cursor: str) -> ExportResult:
     """What follows; raises `InvalidParams`, and `CursorExpired` if it was trimmed meanwhile."""
-    return await _part(store, session, _place(cursor), b"")
+    return await _part(store, log.head, _place(cursor), b"")
 
 
 def _header(head: Head, seq: int, now: float) -> bytes:
@@ -87,10 +88,11 @@ def _header(head: Head, seq: int, now: float) -> bytes:
     return write(HeaderLine("session", VERSION, raw, seq, exported=now))
 
 
-async def _part(store: Store, session: str, place: Place, begun: bytes) -> ExportResult:
+async def _part(store: Store, head: Head, place: Place, begun: bytes) -> ExportResult:
     """As many lines as fit behind what has begun, the last one maybe cut."""
     part = bytearray(begun)
-    async with aclosing(_lines(store, session, place)) as lines:
+    blobs = _Blobs(store, await lost_of(store, head))
+    async with aclosing(_lines(blobs, head.id, place)) as lines:
         async for line, behind in lines:
             end = place.offset + MAX_PART - len(part)
             part += line[place.offset : end]
@@ -100,12 +102,15 @@ async def _part(store: Store, session: str, place: Place, begun: bytes) -> Expor
     return ExportResult(data=bytes(part))
 
 
-async def _lines(store: Store, session: str, place: Place) -> AsyncGenerator[tuple[bytes, Place]]:
+async def _lines(
+    blobs: "_Blobs", session: str, place: Place
+) -> AsyncGenerator[tuple[bytes, Place]]:
     """The lines from there on, each with the place behind it."""
+    store = blobs.store
     if place.after:
         page = await store.entries(session, place.after - 1, limit=1)
         for entry in page.entries:
-            async with aclosing(_blob_lines(store, entry, place)) as lines:
+            async with aclosing(blobs.lines(entry, place)) as lines:
                 async for line, behind in lines:
                     place = behind
                     yield line, place
@@ -119,29 +124,40 @@ async def _lines(store: Store, session: str, place: Place) -> AsyncGenerator[tup
             line = write(Line(entry=EntryRecord.of(entry)))
             place = place.behind(line, after=entry.seq, count=place.count + 1, pieces=0)
             yield line, place
-            async with aclosing(_blob_lines(store, entry, place)) as lines:
+            async with aclosing(blobs.lines(entry, place)) as lines:
                 async for line, behind in lines:
                     place = behind
                     yield line, place
     yield write(Line(end=EndRecord(place.count, place.blobs, place.digest))), place
 
 
-async def _blob_lines(
-    store: Store, entry: Entry, place: Place
-) -> AsyncGenerator[tuple[bytes, Place]]:
-    """The lines of the blobs that go with an entry, without those that were given."""
-    number = 0
-    for digest in sorted(blobs_behind(entry.kind, entry.body)):
-        found = await store.get_blob(digest, 0, 0)
-        size = 0 if found is None else found.size
-        for start in range(0, max(size, 1), PIECE):
-            number += 1
-            if number <= place.pieces:
-                continue
-            part = await store.get_blob(digest, start, PIECE)
-            data = b"" if part is None else part.data
-            record = BlobRecord(digest, size, start, data, missing=found is None)
-            line = write(Line(blob=record))
-            is_last = start + PIECE >= size
-            place = place.behind(line, pieces=number, blobs=place.blobs + is_last)
-            yield line, place
+@dataclass(frozen=True)
+class _Blobs:
+    """The blobs of one session, as far as they are its own."""
+
+    store: Store
+    lost: Lost
+
+    async def lines(self, entry: Entry, place: Place) -> AsyncGenerator[tuple[bytes, Place]]:
+        """The lines of the blobs that go with an entry, without those that were given."""
+        number = 0
+        for digest in sorted(blobs_behind(entry.kind, entry.body)):
+            size = await self._size(entry.seq, digest)
+            for start in range(0, max(size or 0, 1), PIECE):
+                number += 1
+                if number <= place.pieces:
+                    continue
+                part = await self.store.get_blob(digest, start, PIECE) if size else None
+                data = b"" if part is None else part.data
+                record = BlobRecord(digest, size or 0, start, data, missing=size is None)
+                line = write(Line(blob=record))
+                is_last = start + PIECE >= (size or 0)
+                place = place.behind(line, pieces=number, blobs=place.blobs + is_last)
+                yield line, place
+
+    async def _size(self, seq: int, digest: str) -> int | None:
+        """Bytes of a blob; None if that entry has none, or more than anybody could bring in."""
+        if self.lost.covers(seq, digest):
+            return None
+        found = await self.store.get_blob(digest, 0, 0)
+        return None if found is None or found.size > MAX_BLOB else found.size

@@ -137,7 +137,7 @@ class Intake:
             note = reading.finish()
         except BadLine as problem:
             raise self._bad(str(problem)) from problem
-        await reading.landing.complete(note)
+        note = await reading.landing.complete(note)
         landed = reading.landing
         return Imported(
             session_id=landed.head.id,
@@ -191,8 +191,7 @@ class _OwnReading:
             raise BadLine("nothing may follow the last line")
         match read(line, Line):
             case Line(blob=BlobRecord() as blob):
-                note = await self._arriving.take(blob)
-                self._notes += [note] if note is not None else []
+                await self._arriving.take(blob)
             case Line(entry=EntryRecord() as entry):
                 self._take_entry(entry)
             case Line(end=EndRecord() as end):
@@ -229,9 +228,10 @@ class _OwnReading:
             self.landing.account.is_whole = False
         return ImportedBody(
             source="moorage",
-            session_id=self._said.id,
+            former_id=self._said.id,
             by=self._importer.owner,
-            notes=tuple(self._notes),
+            notes=(*self._notes, *self._arriving.notes()),
+            lost=self._arriving.lost,
         )
 
 

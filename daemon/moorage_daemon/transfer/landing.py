@@ -25,6 +25,7 @@ class Landing:
     sessions: Sessions
     head: Head
     account: Account = field(default_factory=Account)
+    ahead: int = 0
     log: Log = field(init=False)
 
     def __post_init__(self) -> None:
@@ -36,7 +37,13 @@ class Landing:
         return self.log.seq + 1
 
     def add(self, kind: str, body: bytes, *, at: float, generation: int | None = None) -> None:
-        """Write an entry; the first one brings the session about."""
+        """Write an entry; the first one brings the session about.
+
+        What is dated in the future is of now: it would stand above all that is yet to come.
+        """
+        now = self.sessions.committer.now()
+        self.ahead += at > now
+        at = min(at, now)
         if self.log.seq == 0:
             self.log.write_head(replace(self.head, complete=False))
         seq = self.log.append(kind, body, generation=generation, at=at)
@@ -46,8 +53,10 @@ class Landing:
         """Wait until all of it is durable; raises `StorageError`."""
         await self.log.until(self.log.seq)
 
-    async def complete(self, note: ImportedBody) -> None:
+    async def complete(self, note: ImportedBody) -> ImportedBody:
         """End what is open, say where it came from, and let everybody see it.
+
+        Gives what was said, with what there is to note of the entries.
 
         It is as new here as it comes: by the file's own time it could be too old to be kept at all,
         or never grow old.
@@ -57,13 +66,21 @@ class Landing:
         change = mend(Stored(head, self.log.seq), self.log.told, now)
         for entry in change.entries:
             self.log.append(entry.kind, entry.body, generation=entry.generation)
-        self.log.append(Kind.IMPORTED, note)
+        if self.ahead:
+            ahead = f"{self.ahead} entries were of the future: they are of the moment of the import"
+            note = replace(note, notes=(*note.notes, ahead))
+        imported = self.log.append(Kind.IMPORTED, note)
         self.head = replace(
-            head, open_turns=(), created_at=min(head.created_at, now), updated_at=now
+            head,
+            open_turns=(),
+            created_at=min(head.created_at, now),
+            updated_at=now,
+            imported=imported,
         )
         self.log.write_head(self.head)
         await self.flush()
         self.sessions.adopt(Stored(self.head, self.log.seq))
+        return note
 
     async def discard(self) -> None:
         """Leave nothing of it; raises `StoreError`.

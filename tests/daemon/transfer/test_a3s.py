@@ -61,7 +61,7 @@ DOCUMENT: Json = {
             "completion_tokens": 50,
             "total_tokens": 100,
             "cost_usd": 0.25,
-            "timestamp": "2023-11-14T22:13:20Z",
+            "timestamp": "1998-07-09T16:00:00Z",
         }
     ],
     "tool_names": ["bash", "read"],
@@ -162,7 +162,7 @@ async def test_every_part_has_its_place(daemon: Daemon, client: Client, tmp_path
     usage = await client.call("_moorage/session/usage", params, UsageResult)
     assert usage.tokens == TokenUsage(input_tokens=50, output_tokens=50)
     assert (usage.context.used, usage.context.fraction) == (100, 0.0005)
-    assert [(r.model, r.micros, r.at) for r in usage.records] == [("m", 250_000, 1700000000.0)]
+    assert [(r.model, r.micros, r.at) for r in usage.records] == [("m", 250_000, 900000000.0)]
     [trace] = (await client.call("_moorage/session/traces", params, TracesResult)).traces
     assert (trace.tool, trace.exit_code, trace.duration_ms) == ("read", 0, 9)
     assert trace.artifacts == ("a3s://tool-output/read/abc",)

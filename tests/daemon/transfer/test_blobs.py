@@ -10,11 +10,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from moorage_clients import a3s
 from moorage_daemon.identity import Principal
+from moorage_daemon.store.port import MAX_BLOB, BlobPart
 from moorage_daemon.tools.port import Report
-from moorage_protocol.errors import InvalidParams
+from moorage_daemon.transfer.arriving import MAX_LOST
+from moorage_protocol.errors import InvalidParams, NotFound
 from moorage_protocol.moorage import Role
 from tests.daemon.harness import Daemon, open_daemon, simulated
-from tests.daemon.test_artifacts import LONG, content, rows, told
+from tests.daemon.test_artifacts import LONG, content, part, rows, told
 from tests.daemon.transfer.files import changed, exported, file_of, imported, lines_of, parts_of
 from tests.daemon.twin import Client, Json
 
@@ -100,7 +102,7 @@ BROKEN = {
         "not those of its digest",
     ),
     "a gap": (blob(1, offset=5), "blob.offset must be"),
-    "too long": (blob(0, size=2**26), "more than"),
+    "too long": (blob(0, size=MAX_BLOB + 1), "more than"),
     "longer than it is": (blob(1, data=base64.b64encode(b"x" * 2**19).decode()), "blob.offset"),
     "no base64": (blob(0, data="???"), "not what a line says"),
     "no digest": (blob(0, sha256="abc"), "not what a line says"),
@@ -123,23 +125,122 @@ async def test_a_blob_that_is_not_what_it_says_ends_the_import(
         assert await other.store.inner.list() == []
 
 
+def missing(lines: list[Json]) -> None:
+    """Say of the first blob that its bytes are lost."""
+    first = next(line for line in lines if "blob" in line)
+    digest, at = first["blob"]["sha256"], lines.index(first)
+    without_blobs(lines)
+    empty = {"sha256": digest, "size": 0, "offset": 0, "data": "", "missing": True}
+    lines.insert(at, {"blob": empty})
+
+
 async def test_a_digest_alone_gives_nobody_bytes(daemon: Daemon, client: Client) -> None:
-    """Who knows the digest of what somebody else keeps has not got it, by no file."""
+    """Who knows the digest of what somebody else keeps has not got it, nor learns that it is kept,
+    by no file."""
     session = await session_with(daemon, client, LONG)
     file = await exported(client, session)
     stranger = await daemon.connect(Principal("other", Role.OWNER))
 
-    def missing(lines: list[Json]) -> None:
-        first = next(line for line in lines if "blob" in line)
-        digest = first["blob"]["sha256"]
-        at = lines.index(first)
-        without_blobs(lines)
-        empty = {"sha256": digest, "size": 0, "offset": 0, "data": "", "missing": True}
-        lines.insert(at, {"blob": empty})
+    with pytest.raises(InvalidParams):
+        await imported(stranger, changed(file, without_blobs))
+    there = await imported(stranger, changed(file, missing))
+    async with open_daemon() as other:
+        guest = await other.connect(Principal("other", Role.OWNER))
+        nowhere = await imported(guest, changed(file, missing))
 
-    for change in (without_blobs, missing):
-        with pytest.raises(InvalidParams):
-            await imported(stranger, changed(file, change))
+    assert there.notes == nowhere.notes
+    [row] = await rows(stranger, there.session_id)
+    with pytest.raises(NotFound):
+        await part(stranger, row.uri)
+
+
+@pytest.mark.parametrize("kind", ["artifact", "of-tomorrow"])
+async def test_what_was_missing_stays_missing_when_somebody_else_stores_those_bytes(
+    daemon: Daemon, client: Client, kind: str
+) -> None:
+    def unknown(lines: list[Json]) -> None:
+        missing(lines)
+        [artifact] = [x["entry"] for x in lines if x.get("entry", {}).get("kind") == "artifact"]
+        artifact["kind"] = kind
+
+    async with open_daemon() as other:
+        guest = await other.connect()
+        session = await session_with(other, guest, LONG)
+        file = changed(await exported(guest, session), unknown)
+    stranger = await daemon.connect(Principal("other", Role.OWNER))
+    copy = (await imported(stranger, file)).session_id
+    await session_with(daemon, client, LONG)
+
+    again = await imported(stranger, await exported(stranger, copy))
+
+    for name in (copy, again.session_id):
+        out = await exported(stranger, name)
+        assert not any(x["blob"]["data"] for x in lines_of(out) if "blob" in x)
+        for row in await rows(stranger, name):
+            with pytest.raises(NotFound):
+                await part(stranger, row.uri)
+    assert len(again.notes) == 1
+
+
+async def test_what_was_missing_is_there_again_once_its_bytes_come_for_that_session(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await session_with(daemon, client, LONG)
+    file = await exported(client, session)
+    copy = (await imported(client, changed(file, missing))).session_id
+
+    await told(daemon, client, copy, Report("both ends", whole=LONG))
+
+    first, second = await rows(client, copy)
+    with pytest.raises(NotFound):
+        await part(client, first.uri)
+    assert await content(client, second.uri) == LONG.encode()
+    whole = await imported(client, await exported(client, copy))
+    assert whole.notes == []
+    for row in await rows(client, whole.session_id):
+        assert await content(client, row.uri) == LONG.encode()
+
+
+async def test_what_is_longer_than_a_blob_may_be_is_not_exported_as_one(
+    daemon: Daemon, client: Client
+) -> None:
+    """No store keeps it; one that was put there by other means would stop the import."""
+    session = await session_with(daemon, client, LONG)
+    get = daemon.store.get_blob
+
+    async def too_long(*wish: Any, **_: Any) -> BlobPart | None:
+        found = await get(*wish)
+        return None if found is None else BlobPart(found.data, MAX_BLOB + 1)
+
+    daemon.store.get_blob = too_long  # type: ignore[method-assign]
+    file = await exported(client, session)
+
+    [line] = [line["blob"] for line in lines_of(file) if "blob" in line]
+    assert (line["missing"], line["data"], line["size"]) == (True, "", 0)
+    assert "were lost before" in (await imported(client, file)).notes[0]
+
+
+async def test_so_many_may_be_missing(daemon: Daemon, client: Client) -> None:
+    session = await session_with(daemon, client, LONG)
+
+    def many(lines: list[Json]) -> None:
+        missing(lines)
+        at = next(
+            n for n, line in enumerate(lines) if line.get("entry", {}).get("kind") == "artifact"
+        )
+        entry = lines[at]["entry"]
+        del lines[at:]
+        for number in range(MAX_LOST + 1):
+            digest = f"{number:064x}"
+            body = entry["body"] | {"sha256": digest}
+            lines.append({"entry": entry | {"seq": entry["seq"] + number, "body": body}})
+            empty = {"sha256": digest, "size": 0, "offset": 0, "data": "", "missing": True}
+            lines.append({"blob": empty})
+        lines[0]["seq"] = entry["seq"] + MAX_LOST
+
+    file = changed(await exported(client, session), many)
+    with pytest.raises(InvalidParams, match=f"more than {MAX_LOST} blobs"):
+        await imported(client, file)
 
 
 async def test_saying_a_digest_gives_nobody_bytes(

@@ -26,7 +26,7 @@ from moorage_protocol.errors import (
     StorageError,
 )
 from moorage_protocol.moorage import Cause, Outcome, Role, State
-from tests.daemon.harness import Daemon, open_daemon, simulated
+from tests.daemon.harness import Daemon, now, open_daemon, simulated
 from tests.daemon.puppet import Lever
 from tests.daemon.store.faulty import FaultyStore
 from tests.daemon.store.samples import a_head, all_entries
@@ -88,12 +88,12 @@ async def test_a_session_comes_out_of_its_file_as_it_went_in(
     assert last.kind == Kind.IMPORTED
     assert msgspec.json.decode(last.body) == {
         "source": "moorage",
-        "sessionId": session,
+        "formerId": session,
         "by": client.tui,
     }
     head, copy = daemon.session(session).head, await daemon.store.inner.load(result.session_id)
     assert copy is not None
-    assert copy.head == msgspec.structs.replace(head, id=result.session_id)
+    assert copy.head == msgspec.structs.replace(head, id=result.session_id, imported=last.seq)
 
 
 async def test_it_goes_on_there_with_all_that_was_said(daemon: Daemon, client: Client) -> None:
@@ -588,6 +588,25 @@ async def test_a_session_of_the_future_grows_old_from_now_on() -> None:
         assert copy not in await client.listed()
 
 
+async def test_entries_of_the_future_are_of_the_moment_of_the_import(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await busy_session(daemon, client)
+
+    def ahead(lines: list[Json]) -> None:
+        for line in lines[2:4]:
+            line["entry"]["at"] = 9e9
+
+    result = await imported(client, changed(await exported(client, session), ahead))
+
+    before, found = await daemon.log(session), await daemon.log(result.session_id)
+    assert [e.at for e in found[1:3]] == [now(), now()]
+    assert [e.at for e in found[3:-1]] == [e.at for e in before[3:]]
+    assert result.notes == ["2 entries were of the future: they are of the moment of the import"]
+    [turn] = await client.turns(result.session_id)
+    assert turn.queued_at <= now()
+
+
 # ---- parts, and clients that go
 
 
@@ -707,3 +726,5 @@ async def test_exporting_what_was_imported_gives_the_same_entries(
     entries = [line for line in lines_of(twice) if "entry" in line]
     assert entries[:-1] == [line for line in lines_of(once) if "entry" in line]
     assert entries[-1]["entry"]["kind"] == "imported"
+    again = await exported(client, (await imported(client, twice)).session_id)
+    assert [line for line in lines_of(again) if "entry" in line][:-1] == entries
