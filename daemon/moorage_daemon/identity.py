@@ -23,10 +23,11 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
 class Verb(StrEnum):
-    """What can be done with a session: watch it, act on it, end it."""
+    """What can be done with a session: watch it, act on it, hold it or let it go on, end it."""
 
     WATCH = "watch"
     ACT = "act"
+    PAUSE = "pause"
     KILL = "kill"
 
 
@@ -76,7 +77,7 @@ def authorize(
             allowed = True
         case Verb.ACT:
             allowed = may_act
-        case Verb.KILL:
+        case Verb.PAUSE | Verb.KILL:
             allowed = may_act or operator
     if not allowed:
         raise NotPermitted
@@ -85,7 +86,7 @@ def authorize(
 def granted(principal: Principal, owner_principal: str, wish: Access | None) -> Access:
     """How the principal may follow a session of `owner_principal`, at most as it wishes.
 
-    Controllers are of the session's own principal; operators of others watch, and end.
+    Controllers are of the session's own principal; operators of others watch, pause, and end.
     """
     may_act = principal.name == owner_principal and principal.role is not Role.OBSERVER
     return Access.CONTROLLER if may_act and wish is not Access.OBSERVER else Access.OBSERVER

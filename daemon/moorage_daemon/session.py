@@ -143,6 +143,11 @@ class Session:
         return self.head.life is not Life.KILLED and not self.log.failed
 
     @property
+    def is_paused(self) -> bool:
+        """Whether no turn is to start for now; one that runs goes on to its end."""
+        return self.head.life is Life.PAUSED
+
+    @property
     def posture(self) -> Posture:
         """What its tools may do unasked."""
         return self.head.posture
@@ -196,16 +201,19 @@ class Session:
         if self.log.writes.low:
             raise StorageError
         self._must_have_ground()
-        if self.is_busy:
+        if self.is_busy or self.is_paused:
             self._make_way(admission)
         turn = self._new_turn(admission)
         self._write_admission(turn, admission)
-        if self.turn is None:
-            self._start(turn)
-            self.around.sessions.start_soon(self._conduct)
-        else:
+        if self._has_to_wait:
             self.queue.append(turn)
+        else:
+            self._set_going(turn)
         return turn
+
+    @property
+    def _has_to_wait(self) -> bool:
+        return self.turn is not None or self.is_paused
 
     def _must_be_writable(self) -> None:
         if self.head.life is Life.KILLED:
@@ -235,7 +243,7 @@ class Session:
     def _make_way(self, admission: Admission) -> None:
         match admission.on_busy:
             case OnBusy.REFUSE:
-                raise Busy
+                raise SessionState("The session is paused") if self.is_paused else Busy
             case OnBusy.SUPERSEDE:
                 self.stop_all(Cause.SUPERSEDED, admission.by)
             case OnBusy.QUEUE:
@@ -266,13 +274,14 @@ class Session:
         )
 
     def _write_admission(self, turn: Turn, admission: Admission) -> None:
-        waits = self.turn is not None
+        waits = self._has_to_wait
         body = PromptBody(
             by=turn.by,
             position=len(self.queue) + 1 if waits else 0,
             text=admission.excerpt,
             prompt_id=turn.prompt_id,
             content=admission.content if waits else None,
+            paused=self.is_paused,
             meta=admission.prompt.meta or UNSET,
         )
         self.log.append(Kind.PROMPT, body, generation=turn.generation)
@@ -290,6 +299,11 @@ class Session:
             self.owes_word_of_servers = False
             call = unused_servers(self.servers, self.head.agent, generation)
             self.log.append(Kind.TOOL, encode(call), generation=generation)
+
+    def _set_going(self, turn: Turn) -> None:
+        """Start a turn where none runs, and one behind the other from then on."""
+        self._start(turn)
+        self.around.sessions.start_soon(self._conduct)
 
     def _start(self, turn: Turn) -> None:
         """The turn is the running one from here on; its agent starts when this is durable."""
@@ -310,7 +324,7 @@ class Session:
     # ---- conducting
 
     async def _conduct(self) -> None:
-        """Bring turn after turn to its verdict, until none is left; one such task at a time."""
+        """Bring turn after turn to its verdict, until none is to run; one such task at a time."""
         agent = self.around.agent_named(self.head.agent)
         while self.turn is not None and self.stage is not None:
             turn = self.turn
@@ -338,7 +352,7 @@ class Session:
             turn.settled.set()
         if self.log.writes.full:
             self._fail_waiting()
-        if self.queue and self.may_start and self.ends is None:
+        if self.queue and self.may_start and self.ends is None and not self.is_paused:
             self._start(self.queue.popleft())
 
     def _conclude(self, turn: Turn, verdict: VerdictBody) -> None:
@@ -461,6 +475,32 @@ class Session:
         if turn is None or turn not in self.queue:
             return False
         return self.stop(turn, Cause.CLIENT_RPC, by) is CancelOutcome.FIRED
+
+    # ---- pausing
+
+    def pause(self, by: str) -> int:
+        """Let no turn start from here on; gives the entry behind which that is known.
+
+        A session that is paused already is as it is to be. Raises as `admit` does where nothing
+        can be written.
+        """
+        self._must_be_writable()
+        return self.log.seq if self.is_paused else self._live_on(Life.PAUSED, by)
+
+    def resume(self, by: str) -> int:
+        """Let turns start again, the first that waits at once; the rest is as for `pause`."""
+        self._must_be_writable()
+        if not self.is_paused:
+            return self.log.seq
+        seq = self._live_on(Life.ACTIVE, by)
+        if self.queue and self.turn is None:
+            self._set_going(self.queue.popleft())
+        return seq
+
+    def _live_on(self, life: Life, by: str) -> int:
+        self._write_head(life=life)
+        self.ground.pause(paused=self.is_paused)
+        return self.log.append(Kind.STATE, StateBody(state=life, by=by))
 
     # ---- ending
 

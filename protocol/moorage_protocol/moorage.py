@@ -402,6 +402,12 @@ class WithdrawResult(Shape, frozen=True):
     withdrawn: bool
 
 
+class PauseResult(Shape, frozen=True):
+    """The state of a session after it was paused, or resumed."""
+
+    state: State
+
+
 class KillParams(SessionParams, frozen=True):
     reason: str | None = None
 

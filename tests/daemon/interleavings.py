@@ -26,6 +26,7 @@ from moorage_protocol.moorage import (
     Cause,
     KillResult,
     Outcome,
+    PauseResult,
     Snapshot,
 )
 from tests.daemon.harness import GRACE, Daemon, open_daemon
@@ -262,6 +263,12 @@ class Interleavings(RuleBasedStateMachine):
         params = {"sessionId": self._session(which)}
         self._do(self._ask(who, "session/close", params, Empty), ticks)
 
+    @rule(who=ANY, which=ANY, goes_on=st.sampled_from([False, True, True]), ticks=TICKS)
+    def pause_or_resume(self, who: int, which: int, goes_on: bool, ticks: int | None) -> None:
+        method = f"_moorage/session/{'resume' if goes_on else 'pause'}"
+        params = {"sessionId": self._session(which)}
+        self._do(self._ask(who, method, params, PauseResult), ticks)
+
     @rule(who=ANY, which=ANY, after=st.none() | st.integers(0, 30), ticks=TICKS)
     def attach(self, who: int, which: int, after: int | None, ticks: int | None) -> None:
         params: Json = {"sessionId": self._session(which)}
@@ -490,7 +497,7 @@ def check_log(session: str, log: list[Entry]) -> None:
     admitted: list[int] = []
     running: int | None = None
     ended: set[int] = set()
-    killed = False
+    killed = paused = False
     for entry in log:
         generation = entry.generation
         if entry.kind == Kind.PROMPT:
@@ -500,6 +507,7 @@ def check_log(session: str, log: list[Entry]) -> None:
         elif entry.kind == Kind.BEGIN:
             assert running is None, f"two turns run in {session}"
             assert not killed, "no turn begins after a kill"
+            assert not paused, "no turn begins in a paused session"
             assert generation in admitted
             running = generation
         elif entry.kind == Kind.VERDICT:
@@ -509,6 +517,7 @@ def check_log(session: str, log: list[Entry]) -> None:
             running = None if running == generation else running
         elif entry.kind == Kind.STATE:
             killed = killed or b'"killed"' in entry.body
+            paused = b'"paused"' in entry.body
         elif entry.kind in (Kind.ASK, Kind.INTENT):
             assert generation == running, "what belongs to a turn stands within it"
             assert not killed, "nothing starts after a kill"

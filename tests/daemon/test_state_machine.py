@@ -77,6 +77,25 @@ class GhostTurns(Session):
         return True
 
 
+class Restless(Session):
+    """Where a turn has ended the next one starts, paused or not."""
+
+    def _next(self) -> None:
+        super()._next()
+        if self.turn is None and self.queue and self.ends is None:
+            self._start(self.queue.popleft())
+
+
+class Hasty(Session):
+    """Whoever lets a session go on starts a turn, whether or not one runs."""
+
+    def resume(self, by: str) -> int:
+        seq = super().resume(by)
+        if self.queue:
+            self._set_going(self.queue.popleft())
+        return seq
+
+
 class ToldTooEarly(Session):
     """Whoever closes a session is answered before the verdicts are there."""
 
@@ -96,7 +115,9 @@ class Planted(Sessions):
         return session
 
 
-@pytest.mark.parametrize("bug", [OverwrittenCause, TwoVerdicts, GhostTurns, ToldTooEarly])
+@pytest.mark.parametrize(
+    "bug", [OverwrittenCause, TwoVerdicts, GhostTurns, Restless, Hasty, ToldTooEarly]
+)
 def test_behaviour_40_the_machine_finds_a_planted_bug(bug: type[Session]) -> None:
     sessions = type("Sick", (Planted,), {"kind": bug})
     machine = type("SickInterleavings", (Interleavings,), {"sessions": sessions})

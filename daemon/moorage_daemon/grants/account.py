@@ -32,7 +32,7 @@ class Account:
     """A grant, its spend, its place in the tree of delegations.
 
     `principal` is whose it is. `given` is what children hold or have used of it, `weight` what the
-    parent counts for this one. A paused one permits nothing until it is not any more.
+    parent counts for this one. It is `paused` while the session it was made for is: see `guard`.
     """
 
     id: str

@@ -124,10 +124,18 @@ class Accounts:
 
     # ---- use
 
-    def use(self, account: Account, agent: str, calls: Sequence[Call], now: Moment) -> Charge:
+    def use(
+        self,
+        account: Account,
+        agent: str,
+        calls: Sequence[Call],
+        now: Moment,
+        *,
+        is_own: bool = False,
+    ) -> Charge:
         """Charge calls; raises `Refused`, and then only the refusal is counted."""
         try:
-            charge = decide(account, agent, calls, now)
+            charge = decide(account, agent, calls, now, is_own=is_own)
         except Refused:
             account.spend = replace(account.spend, refused=account.spend.refused + 1)
             raise

@@ -34,13 +34,16 @@ class Charge(msgspec.Struct, frozen=True):
             account.take(spend)
 
 
-def decide(account: Account, agent: str, calls: Sequence[Call], now: Moment) -> Charge:
+def decide(
+    account: Account, agent: str, calls: Sequence[Call], now: Moment, *, is_own: bool = False
+) -> Charge:
     """What the calls cost; raises `Refused`. Nothing is changed either way.
 
     A call counts against every grant above as well: its tools and its rate, and their time.
-    Nothing (an empty batch) costs nothing, also where nothing is left.
+    Nothing (an empty batch) costs nothing, also where nothing is left. `is_own` is as for
+    `must_be_usable`.
     """
-    must_be_usable(account, agent, now)
+    must_be_usable(account, agent, now, is_own=is_own)
     if not calls:
         return Charge()
     _must_be_within_budget(account, len(calls))
@@ -48,8 +51,12 @@ def decide(account: Account, agent: str, calls: Sequence[Call], now: Moment) -> 
     return Charge(tuple(_rated(account, len(calls), now)))
 
 
-def must_be_usable(account: Account, agent: str, now: Moment) -> None:
-    """Raise `Refused` unless it is that agent's grant and permits anything now."""
+def must_be_usable(account: Account, agent: str, now: Moment, *, is_own: bool = False) -> None:
+    """Raise `Refused` unless it is that agent's grant and permits anything now.
+
+    `is_own` says that the session asks that the grant was made for: while that one is paused
+    nobody else may use its grant, but its own turn runs to its end as if nothing had happened.
+    """
     if agent != account.grant.agent:
         raise Refused(
             RefusalKind.AGENT_MISMATCH,
@@ -64,7 +71,7 @@ def must_be_usable(account: Account, agent: str, now: Moment) -> None:
         above = above.parent
     if worst is not GrantState.ACTIVE:
         raise Refused(_KINDS[worst], grant=account.id, elapsed=account.spend.elapsed_at(now))
-    if account.paused:
+    if account.paused and not is_own:
         raise Refused(RefusalKind.PAUSED, grant=account.id)
 
 

@@ -53,14 +53,22 @@ def create(desk: Desk, peer: Peer, params: CreateParams) -> Answer:
         raise NotPermitted
     if params.agent is None:
         raise InvalidParams("Invalid params: agent is missing")
+    session = None
     if params.session_id is not None:
-        desk.sessions.find(params.session_id, peer.identity.principal, Verb.ACT)
-    holding = made(desk, peer, params, params.agent, params.session_id)
+        session = desk.sessions.find(params.session_id, peer.identity.principal, Verb.ACT)
+    paused = session is not None and session.is_paused
+    holding = made(desk, peer, params, params.agent, params.session_id, paused=paused)
     return AtSeq(holding.log, holding.log.seq, status(holding, desk.ledger.now()))
 
 
 def made(
-    desk: Desk, peer: Peer, wish: GrantWish, agent: str, session: str | None = None
+    desk: Desk,
+    peer: Peer,
+    wish: GrantWish,
+    agent: str,
+    session: str | None = None,
+    *,
+    paused: bool = False,
 ) -> Holding:
     """A new grant as it is wished for, out of its parent if one is named."""
 
@@ -73,6 +81,7 @@ def made(
             _read(wish, agent),
             parent=parent,
             session=session,
+            paused=paused,
         )
 
     return told(desk, make)

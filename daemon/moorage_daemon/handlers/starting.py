@@ -58,6 +58,8 @@ METHODS = [
     "_moorage/session/config/get",
     "_moorage/session/config/set",
     "_moorage/session/withdraw",
+    "_moorage/session/pause",
+    "_moorage/session/resume",
     "_moorage/session/live",
     "_moorage/permission/respond",
     "_moorage/grant/create",

@@ -47,6 +47,10 @@ class Holding:
         """The session it was made for."""
         return self.head.record.session if self.head.record is not None else None
 
+    def is_for(self, session_id: str) -> bool:
+        """Whether it was made for that session."""
+        return self.session == session_id
+
     @property
     def cause(self) -> Cause:
         """What the turns that used it are stopped for, now that it has ended.

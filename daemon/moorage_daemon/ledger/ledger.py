@@ -25,7 +25,7 @@ from moorage_daemon.ledger.holding import Holding, Receipt
 from moorage_daemon.ledger.records import head_of, kept
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.log.log import Log
-from moorage_daemon.store.model import ChargeBody, EndBody, GrantBody, Head, Kind
+from moorage_daemon.store.model import ChargeBody, EndBody, GrantBody, Head, Kind, Life
 from moorage_daemon.store.port import Stored, StoreError
 from moorage_protocol.errors import StorageError
 from moorage_protocol.grants import Budget, GrantState
@@ -74,10 +74,13 @@ class Ledger:
         """Go on where an earlier daemon stopped."""
         found = [(each, each.head.record) for each in stored]
         records = [(each, record) for each, record in found if record is not None]
+        paused = {each.head.id for each, _ in found if each.head.life is Life.PAUSED}
         now = self.now()
         cut = self.accounts.restore([kept(each.head, record) for each, record in records], now)
         for each, _ in records:
-            self._hold(self.accounts.find(each.head.id), each.head, Log(each, self.committer))
+            account = self.accounts.find(each.head.id)
+            holding = self._hold(account, each.head, Log(each, self.committer))
+            account.paused = holding.session in paused
         for account in cut:
             self._record_end(self.holdings[account.id], "daemon")
         if records:
@@ -96,8 +99,12 @@ class Ledger:
         *,
         parent: Holding | None = None,
         session: str | None = None,
+        paused: bool = False,
     ) -> Holding:
-        """A new grant; raises `Refused`. It holds when its first entry is durable."""
+        """A new grant; raises `Refused`. It holds when its first entry is durable.
+
+        `paused` says whether the session is that it is made for.
+        """
         self._must_be_writable(parent)
         above = parent.account if parent is not None else None
         try:
@@ -105,6 +112,7 @@ class Ledger:
         except Refused as refusal:
             self.tell(refusal)
             raise
+        account.paused = paused
         head = head_of(account, owner=owner, session=session, at=self.committer.now())
         holding = self._hold(account, head, Log(Stored(head, 0), self.committer, is_new=True))
         holding.log.write_head(head)
@@ -136,7 +144,13 @@ class Ledger:
         """
         self._must_be_writable(holding)
         try:
-            charge = self.accounts.use(holding.account, agent, calls, self.now())
+            charge = self.accounts.use(
+                holding.account,
+                agent,
+                calls,
+                self.now(),
+                is_own=origin is not None and holding.is_for(origin.session),
+            )
         except Refused as refusal:
             self.tell(refusal)
             holding.write_head()
@@ -150,11 +164,11 @@ class Ledger:
         holding.log.when_durable(seq, lambda error: self._give_back(receipt, error))
         return receipt
 
-    def check(self, holding: Holding, agent: str, calls: Sequence[Call]) -> None:
-        """Raise `Refused` for calls that are not permitted now; the refusal is counted."""
+    def check(self, holding: Holding, agent: str, calls: Sequence[Call], session: str) -> None:
+        """Raise `Refused` for calls of a session that are not permitted now; that is counted."""
         account = holding.account
         try:
-            decide(account, agent, calls, self.now())
+            decide(account, agent, calls, self.now(), is_own=holding.is_for(session))
         except Refused as refusal:
             account.spend = replace(account.spend, refused=account.spend.refused + 1)
             self.tell(refusal)
@@ -218,6 +232,12 @@ class Ledger:
         logger.warning("a grant was raised", extra={"grant": account.id, "by": by})
         return self._append(holding, Kind.GRANT, GrantBody(account.grant, account.revision, by))
 
+    def pause(self, session_id: str, *, paused: bool) -> None:
+        """Let nobody but the session itself use what was made for it, or let them again."""
+        for holding in self.holdings.values():
+            if holding.is_for(session_id):
+                holding.account.paused = paused
+
     def close(self, holding: Holding, cause: str, by: str) -> int:
         """End a grant and all below it; gives the entry that says so. Raises `Refused`."""
         try:
@@ -235,7 +255,7 @@ class Ledger:
 
     def end_with(self, session_id: str, cause: str, by: str) -> None:
         """End all that were made for a session, whether or not it stands on them."""
-        for holding in [each for each in self.holdings.values() if each.session == session_id]:
+        for holding in [each for each in self.holdings.values() if each.is_for(session_id)]:
             self.end(holding, cause, by)
 
     def _end(self, holding: Holding, cause: str, by: str) -> None:

@@ -67,14 +67,20 @@ class Told:
 
     @property
     def state(self) -> State:
-        """The state as clients see it."""
-        if self.life is Life.KILLED:
-            return State.KILLED
-        if self.asks:
-            return State.REQUIRES_ACTION
-        if self.turn is not None:
-            return State.RUNNING
-        return State.PAUSED if self.life is Life.PAUSED else State.IDLE
+        """The state as clients see it.
+
+        A paused session is called that while its last turn runs, too: whoever wonders why nothing
+        starts finds the turn and its questions beside it, but nothing else would say the reason.
+        """
+        match self.life:
+            case Life.KILLED:
+                return State.KILLED
+            case Life.PAUSED:
+                return State.PAUSED
+            case Life.ACTIVE:
+                if self.asks:
+                    return State.REQUIRES_ACTION
+                return State.IDLE if self.turn is None else State.RUNNING
 
     def apply(self, entry: Entry) -> None:
         """Move on by one entry; one that says nothing to this version only moves `seq`."""

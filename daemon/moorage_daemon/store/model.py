@@ -165,7 +165,7 @@ class StateBody(Body, frozen=True):
 
 
 class PromptBody(Body, frozen=True, kw_only=True):
-    """`position` is 0 for a turn that starts at once.
+    """`position` is 0 for a turn that starts at once; one that was `paused` waits for that to end.
 
     `content` holds the prompt while it waits in the queue; a turn that starts has it in its
     message entries. `meta` is what its client attached and is not ours, like trace context.
@@ -176,6 +176,7 @@ class PromptBody(Body, frozen=True, kw_only=True):
     text: str
     prompt_id: str | None = None
     content: list[Raw] | None = None
+    paused: bool = False
     meta: Raw | UnsetType = msgspec.field(name="_meta", default=UNSET)
 
 

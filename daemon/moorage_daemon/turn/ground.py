@@ -97,7 +97,7 @@ class Ground:
         """Raise `Refused` for a call that is not permitted now; nothing is charged."""
         holding = self.holding()
         if holding is not None:
-            self.law.ledger.check(holding, self.tenant.head.agent, [call])
+            self.law.ledger.check(holding, self.tenant.head.agent, [call], self.tenant.id)
         listed = holding.account.grant.credentials if holding is not None else ()
         unlisted = sorted(set(credentials) - set(listed))
         if unlisted:
@@ -122,7 +122,11 @@ class Ground:
         """Raise `Refused` if the grant has ended since a call was charged."""
         holding = self.holding()
         if holding is not None:
-            must_be_usable(holding.account, self.tenant.head.agent, self.law.ledger.now())
+            self._must_be_usable(holding)
+
+    def _must_be_usable(self, holding: Holding) -> None:
+        head, now = self.tenant.head, self.law.ledger.now()
+        must_be_usable(holding.account, head.agent, now, is_own=holding.is_for(head.id))
 
     def refund(self, receipt: Receipt | None, origin: Origin) -> None:
         """Give a call back that never started."""
@@ -168,7 +172,7 @@ class Ground:
         holding = self.holding()
         if holding is None:
             return
-        must_be_usable(holding.account, self.tenant.head.agent, self.law.ledger.now())
+        self._must_be_usable(holding)
         trouble = _exhausted(holding)
         if trouble is not None:
             raise Refused(RefusalKind.BUDGET, grant=holding.id, axis=trouble.axis)
@@ -231,6 +235,10 @@ class Ground:
         holding = self._found()
         if holding is not None and holding.standers <= {self.tenant}:
             self.law.ledger.stop_below(holding)
+
+    def pause(self, *, paused: bool) -> None:
+        """The session was paused, or goes on: so does what others may do on its grants."""
+        self.law.ledger.pause(self.tenant.id, paused=paused)
 
     def end(self, cause: Cause, by: str) -> None:
         """The session has ended for good, and with it the grants that were made for it."""
