@@ -996,6 +996,28 @@ async def test_silence_approves_only_where_that_is_written_and_is_on_record(
     assert answered["outcome"] == intent["decision"] == "approved_by_timeout"
 
 
+async def test_silence_approves_nothing_where_that_is_written_no_longer(
+    daemon: Daemon, client: Client
+) -> None:
+    config = {"confirmation": {"timeoutSeconds": 2, "onTimeout": "approve"}}
+    session = await client.new(config=config)
+    lever = Lever(asks=True)
+    pull = await turn(daemon, client, session)
+    pull.start(lever)
+    await client.question()
+
+    await client.call(
+        "_moorage/session/config/set",
+        {"sessionId": session, "config": {"confirmation": None}},
+        dict[str, Any],
+    )
+    await trio.sleep(3)
+    await pull.end()
+
+    assert lever.pulled == []
+    assert pull.refusals == ["Nobody answered in time."]
+
+
 async def test_only_the_owner_is_asked_where_that_is_written(
     daemon: Daemon, client: Client
 ) -> None:

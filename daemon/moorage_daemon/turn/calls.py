@@ -7,7 +7,7 @@ import msgspec
 from moorage_daemon.grants.calls import Call, Words
 from moorage_daemon.grants.refusals import Refused
 from moorage_daemon.ledger.holding import Receipt
-from moorage_daemon.turn.posture import Deed
+from moorage_daemon.turn.posture import Deed, Leave
 from moorage_protocol.acp import ToolKind
 
 
@@ -41,5 +41,6 @@ class OpenCall(msgspec.Struct, frozen=True):
 class Intent:
     """What came of the intent to call a tool, in the tick in which it was decided."""
 
+    leave: Leave = Leave.UNASKED
     receipt: Receipt | None = None
     refusal: Refused | None = None

@@ -6,6 +6,7 @@ same ruling. What else has a say in a call stands beside this and is as plain.
 
 import os.path
 from collections.abc import Iterable
+from enum import IntEnum
 from pathlib import PurePosixPath
 from typing import assert_never
 
@@ -51,8 +52,32 @@ class Refused(msgspec.Struct, frozen=True):
 
 Ruling = Unasked | Asked | Refused
 
+
+class Leave(IntEnum):
+    """What a decision to start a call rests on."""
+
+    UNASKED = 0  # nobody had to be asked
+    ALWAYS = 1  # somebody has allowed it for good
+    ANSWERED = 2  # somebody was asked about this very call
+
+    def covers(self, ruling: Ruling) -> bool:
+        """Whether the decision still holds where this is the ruling meanwhile."""
+        match ruling:
+            case Unasked():
+                return True
+            case Asked(each_time):
+                return self >= (Leave.ANSWERED if each_time else Leave.ALWAYS)
+            case Refused():
+                return False
+            case _:
+                assert_never(ruling)
+
+
 NOT_ASKED = Unasked("not_asked")
 AUTO_EDIT = Unasked("auto_edit")
+ASKS_AGAIN = Refused(
+    "asks", "Not done: meanwhile this has to be asked about. Call it again to have it asked."
+)
 READ_ONLY = Refused(
     "read_only", "Not done: the session is read-only. Switch its mode to Ask to allow this."
 )

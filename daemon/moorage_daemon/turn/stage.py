@@ -8,7 +8,7 @@ tool runs without a record, and none that ran was not paid for.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Never, TypeVar
 
@@ -21,11 +21,9 @@ from moorage_daemon.grants.calls import Call, File, with_links
 from moorage_daemon.grants.credentials import Scrubber, references
 from moorage_daemon.grants.policy import Say
 from moorage_daemon.grants.refusals import RefusalKind, Refused as NotGranted
-from moorage_daemon.ledger.holding import Receipt
 from moorage_daemon.ledger.ledger import Origin
 from moorage_daemon.log.views import address_of
 from moorage_daemon.store.model import (
-    AnswerBody,
     ArtifactBody,
     IntentBody,
     Kind,
@@ -34,16 +32,25 @@ from moorage_daemon.store.model import (
 )
 from moorage_daemon.tools.port import Bench, Killable, NotBegun, Report, Tool, ToolFailed
 from moorage_daemon.turn.artifacts import Kept, excerpt, keep
-from moorage_daemon.turn.asks import Ask, Decision
+from moorage_daemon.turn.asks import Decision
 from moorage_daemon.turn.calls import NO_CALL, QUESTION, Intent, OpenCall
 from moorage_daemon.turn.ground import Trouble
-from moorage_daemon.turn.posture import Asked, Deed, Refused, Ruling, Unasked, lie_inside, rule
-from moorage_daemon.turn.questions import OPTIONS, as_call, ask_body, said
+from moorage_daemon.turn.posture import (
+    ASKS_AGAIN,
+    Asked,
+    Deed,
+    Leave,
+    Refused,
+    Ruling,
+    Unasked,
+    lie_inside,
+    rule,
+)
+from moorage_daemon.turn.questions import as_call, put, said
 from moorage_daemon.turn.scene import Scene
 from moorage_daemon.turn.turn import Turn
 from moorage_protocol.acp import (
     PermissionKind,
-    PermissionOption,
     Plan,
     PlanEntry,
     Text,
@@ -55,7 +62,7 @@ from moorage_protocol.acp import (
     ToolKind,
     UsageUpdate,
 )
-from moorage_protocol.config import Asked as WhoIsAsked, OnTimeout, SessionConfig
+from moorage_protocol.config import SessionConfig
 from moorage_protocol.jsonrpc import encode
 from moorage_protocol.moorage import NO_TOKENS, Cause, Overrides
 from moorage_protocol.views import Verification
@@ -182,54 +189,9 @@ class TurnStage:
             tool_call_id=call.id, title=title, kind=kind, status=ToolCallStatus.PENDING
         )
         self._show(Kind.TOOL, as_call(fields))
-        decision = await self._question(call, fields, None)
+        decision = await put(self.scene, self.turn.generation, fields)
         self._finish(call, "completed" if decision.allows else "refused", said(decision))
         return decision.allows
-
-    async def _question(
-        self,
-        call: OpenCall,
-        fields: ToolCallFields,
-        intent: Callable[[PermissionKind | None], None] | None,
-    ) -> Decision:
-        confirmation = self.scene.confirmation
-        limit = confirmation.timeout_seconds or 0.0
-
-        def record(decision: Decision, option: PermissionOption | None, by: str | None) -> None:
-            self._record_answer(call, decision, option, by)
-            if decision.allows and intent is not None:
-                intent(option.kind if option is not None else None)
-
-        only = self.scene.owner if confirmation.ask is WhoIsAsked.OWNER else None
-        ask = Ask(call.id, self.turn.generation, OPTIONS, record, only)
-        self.scene.asks.add(ask)
-        self.scene.log.append(
-            Kind.ASK,
-            ask_body(fields, limit, self.scene.log.writes.now()),
-            generation=self.turn.generation,
-        )
-        try:
-            with trio.move_on_after(limit or float("inf")):
-                await ask.decided.wait()
-            approves = confirmation.on_timeout is OnTimeout.APPROVE
-            ask.settle(Decision.LET_PASS if approves else Decision.TIMED_OUT, None, None)
-        finally:
-            ask.settle(Decision.CANCELLED, None, None)
-            self.scene.asks.close(ask)
-        assert ask.decision is not None
-        return ask.decision
-
-    def _record_answer(
-        self, call: OpenCall, decision: Decision, option: PermissionOption | None, by: str | None
-    ) -> None:
-        selected = option is not None
-        body = AnswerBody(
-            tool_call_id=call.id,
-            outcome="selected" if selected else decision.value,
-            option_id=option.option_id if option else None,
-            by=by,
-        )
-        self.scene.log.append(Kind.ANSWER, body, generation=self.turn.generation)
 
     # ---- tools
 
@@ -283,15 +245,15 @@ class TurnStage:
         seen = await self._preview(call, tool, arguments, bench)
         if isinstance(seen, Report):
             return seen
-        receipt = await self._permit(call, replace(fields, content=seen or None))
+        intent = await self._permit(call, replace(fields, content=seen or None))
         begun = False
         try:
             secrets = await self._secrets(call)
             await self.scene.log.until(self.scene.log.seq)  # the intent
-            if receipt is not None:
-                await receipt.durable()
+            if intent.receipt is not None:
+                await intent.receipt.durable()
             await self._must_lead_there_still(call)
-            self._must_still(call)
+            self._must_still(call, intent.leave)
             bench = dataclasses.replace(bench, secrets=secrets)
             begun = True
             return await self._run(call, tool, arguments, bench)
@@ -301,7 +263,7 @@ class TurnStage:
             return Report(str(error), ok=False)
         finally:
             if not begun:
-                self.scene.ground.refund(receipt, self._origin(call))
+                self.scene.ground.refund(intent.receipt, self._origin(call))
 
     async def _turn_away(self, call: OpenCall, refusal: NotGranted) -> Never:
         """The grant does not permit it: the agent hears a few words, and where the time is over the
@@ -375,7 +337,7 @@ class TurnStage:
         text = encode(content).decode()
         return self._scrubber is not None and self._scrubber.scrub(text) != text
 
-    async def _permit(self, call: OpenCall, fields: ToolCallFields) -> Receipt | None:
+    async def _permit(self, call: OpenCall, fields: ToolCallFields) -> Intent:
         """Come to a decision, and write the intent and the charge with it.
 
         Raises `CallRefused`, and what the grant refuses meanwhile: it may have ended, or be used
@@ -402,14 +364,16 @@ class TurnStage:
         if isinstance(ruling, Unasked):
             intend(ruling.why)
         elif await self._stands(call, ruling, wish):
+            intent.leave = Leave.ALWAYS
             intend("always")
         else:
-            decision = await self._question(call, fields, chosen)
+            intent.leave = Leave.ANSWERED
+            decision = await put(self.scene, self.turn.generation, fields, chosen)
             if not decision.allows:
                 self._refuse(call, said(decision))
         if intent.refusal is not None:
             raise intent.refusal
-        return intent.receipt
+        return intent
 
     async def _stands(self, call: OpenCall, ruling: Ruling, wish: str) -> bool:
         """Whether an earlier "always" is all that it takes; the rules of after the look count."""
@@ -434,13 +398,17 @@ class TurnStage:
         )
         self.scene.log.append(Kind.INTENT, body, generation=self.turn.generation)
 
-    def _must_still(self, call: OpenCall) -> None:
-        """Look once more, in the tick in which it is started, whether all of it still holds."""
+    def _must_still(self, call: OpenCall, leave: Leave) -> None:
+        """Look once more, in the tick in which it is started, whether all of it still holds.
+
+        What has to be asked about meanwhile and was not is not started: the agent may try again.
+        """
         self._must_be_open()
         if not self.scene.may_start:
             raise StageClosed
         self.scene.ground.must_hold()
-        self._heed(call)
+        if not leave.covers(self._heed(call)):
+            self._refuse(call, ASKS_AGAIN.line, ASKS_AGAIN.code)
 
     async def _must_lead_there_still(self, call: OpenCall) -> None:
         """Raise `NotBegun` where the links of its file end elsewhere than when it was decided."""
