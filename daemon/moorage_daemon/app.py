@@ -278,8 +278,11 @@ async def _open_ledger(
     ledger.take_up(stored)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ledger.look_after)
-        yield ledger
-        nursery.cancel_scope.cancel()
+        try:
+            yield ledger
+        finally:
+            ledger.note_refusals()
+            nursery.cancel_scope.cancel()
 
 
 def _rules(settings: Settings) -> Rules:

@@ -361,6 +361,7 @@ class Session:
         if turn.generation == 1 and self.may_start:  # the first exchange gave it its title
             self.log.append(Kind.UPDATE, encode(self.info), generation=1)
         seq = self.log.append(Kind.VERDICT, verdict, generation=turn.generation)
+        self.ground.note_refusals()
         turn.conclude(verdict, seq)
         is_last = not self.queue and self.turn in (None, turn)
         if self.ends is not None and is_last:
@@ -375,8 +376,7 @@ class Session:
         """What waits will not be durable in time, or never will: nobody is to wait for it."""
         turn = self.turn
         if self.log.failed and turn is not None:
-            turn.end(Raised("storage"))
-            turn.cancel_scope.cancel(reason="nothing of it can be recorded")
+            turn.fail("storage", "nothing of it can be recorded")
         self._fail_waiting()
 
     def _fail_waiting(self) -> None:

@@ -14,11 +14,13 @@ from moorage_daemon.agents.port import CallRefused, ModelCall
 from moorage_daemon.grant_settings import CredentialSource, GrantSettings
 from moorage_daemon.identity import Principal
 from moorage_daemon.store.model import ChargeBody, Kind
-from moorage_daemon.tools.port import Bench, NotBegun, Report
+from moorage_daemon.tools.port import Bench, NotBegun, Report, ToolFailed
+from moorage_daemon.turn.calls import MAX_IN_VAIN
+from moorage_daemon.turn.stage import MAX_ARGUMENTS
 from moorage_daemon.turn.standing import StandingAnswers
 from moorage_protocol.acp import Diff, Meta, StopReason, ToolCallContent
 from moorage_protocol.config import Permissions
-from moorage_protocol.errors import GrantRefused, InvalidParams, RpcError
+from moorage_protocol.errors import GrantRefused, InvalidParams, RpcError, TurnFailed
 from moorage_protocol.grants import Sensitivity
 from moorage_protocol.moorage import (
     Cause,
@@ -31,7 +33,7 @@ from moorage_protocol.moorage import (
     Verdict,
 )
 from tests.daemon.harness import Daemon, open_daemon, simulated
-from tests.daemon.ledger.test_grants import ask, create
+from tests.daemon.ledger.test_grants import ask, create, heads
 from tests.daemon.puppet import Lever, LeverArguments, Performance
 from tests.daemon.twin import Client, Json, PromptReply
 
@@ -184,6 +186,72 @@ async def test_tool_that_is_not_on_the_list_is_refused_in_a_few_words(
     assert (refused["status"], refused["code"]) == ("refused", "tool")
     sent = [m for m in client.messages if "grantId" not in str(m)]
     assert not any(grant in str(m) or "77" in str(m.get("params", "")) for m in sent)
+
+
+@pytest.mark.parametrize("why", ["grant", "rules", "argument", "preview", "start"])
+async def test_turn_that_makes_nothing_but_calls_in_vain_fails(
+    daemon: Daemon, client: Client, lever: Lever, why: str
+) -> None:
+    tools = ["Other"] if why == "grant" else None
+    session, grant = await standing(daemon, client, tools=tools, budget={"calls": 5})
+    if why == "rules":
+        await set_rules(client, session, {"deny": ["Lever"], "default": None})
+    vain = {"preview": Unready(), "start": Stuck()}.get(why, lever)
+    label = "x" * MAX_ARGUMENTS if why == "argument" else "A"
+
+    pull = await turn(daemon, client, session)
+    for _ in range(MAX_IN_VAIN - 1):
+        await pull.call(vain, label)
+    is_going_on = not pull.performance.is_over
+    pull.start(vain, label)
+    with pytest.raises(TurnFailed):
+        await pull.reply.result()
+
+    verdict = await pull.verdict()
+    assert is_going_on
+    assert (verdict.outcome, verdict.code) == (Outcome.FAILED, "agent_failed")
+    assert lever.pulled == []
+    assert (await used(client, grant))["calls"] == 0
+
+
+class Unready(Lever):
+    """A lever that says before that it cannot be pulled."""
+
+    async def preview(self, arguments: LeverArguments, bench: Bench) -> Sequence[ToolCallContent]:
+        raise ToolFailed("It cannot be pulled.")
+
+
+async def test_call_that_is_started_ends_a_row_of_calls_in_vain(
+    daemon: Daemon, client: Client, lever: Lever
+) -> None:
+    session, _ = await standing(daemon, client, tools=["Lever(A)"])
+
+    pull = await turn(daemon, client, session)
+    for _ in range(3):
+        for _ in range(MAX_IN_VAIN - 1):
+            await pull.call(lever, "B")
+        await pull.call(lever, "A")
+    verdict = await pull.end()
+
+    assert verdict.outcome is Outcome.COMPLETED
+    assert lever.pulled == ["A"] * 3
+
+
+async def test_refusals_of_a_turn_are_counted_on_disk_once(
+    daemon: Daemon, client: Client, lever: Lever
+) -> None:
+    session, grant = await standing(daemon, client, tools=["Other"])
+    before = heads(daemon, grant)
+
+    pull = await turn(daemon, client, session)
+    for _ in range(50):
+        await pull.call(lever)
+    meanwhile = heads(daemon, grant)
+    await pull.end()
+
+    assert (meanwhile, heads(daemon, grant)) == (before, before + 1)
+    async with open_daemon(await daemon.image()) as again:
+        assert (await used(await again.connect(), grant))["refused"] == 50
 
 
 async def test_rate_limit_refuses_and_the_turn_goes_on(

@@ -36,6 +36,10 @@ class Holding:
     head: Head
     log: Log
     standers: set[Stander] = field(default_factory=set[Stander])
+    _noted: int = field(init=False)  # refusals, as they were last written
+
+    def __post_init__(self) -> None:
+        self._noted = self.account.spend.refused
 
     @property
     def id(self) -> str:
@@ -65,9 +69,15 @@ class Holding:
 
     def write_head(self) -> None:
         """Have it recorded how the account stands now."""
+        self._noted = self.account.spend.refused
         record = record_of(self.account, self.session)
         self.head = replace(self.head, updated_at=self.log.writes.now(), record=record)
         self.log.write_head(self.head)
+
+    def note_refusals(self) -> None:
+        """Have the count of refusals written, if there were some since the head was."""
+        if self.account.spend.refused != self._noted:
+            self.write_head()
 
 
 @dataclass(eq=False)

@@ -1,7 +1,10 @@
 """All grants of the daemon, live: every change is decided at once and recorded in the same tick.
 
-What was refused is told in the operator's log with everything there is to say, and counted. What
-could not be recorded did not happen: a charge whose commit fails is given back.
+What was refused is told in the operator's log with everything there is to say, and counted; that
+count alone is not written at once, but with the next charge, the end of the turn, or within a
+minute. So whoever asks for what is refused again and again costs no disk, and a crash loses some of
+the count and nothing else. What could not be recorded did not happen: a charge whose commit fails
+is given back.
 """
 
 import logging
@@ -153,7 +156,6 @@ class Ledger:
             )
         except Refused as refusal:
             self.tell(refusal)
-            holding.write_head()
             raise
         for account, _ in charge.spends:
             self.holdings[account.id].write_head()
@@ -172,7 +174,6 @@ class Ledger:
         except Refused as refusal:
             account.spend = replace(account.spend, refused=account.spend.refused + 1)
             self.tell(refusal)
-            holding.write_head()
             raise
 
     def _charged(
@@ -296,6 +297,11 @@ class Ledger:
         """Put down which grants' time is over."""
         self._ended(self.accounts.expire(self.now()), "daemon")
 
+    def note_refusals(self) -> None:
+        """Have written how often what was refused, where that is more than what is."""
+        for holding in self.holdings.values():
+            holding.note_refusals()
+
     async def forget(self) -> int:
         """Remove the trees that ended long enough ago; gives how many grants those were.
 
@@ -318,6 +324,7 @@ class Ledger:
         await self._stirred.wait()
         while True:
             self.expire()
+            self.note_refusals()
             await self.forget()
             await trio.sleep(LOOK)
 

@@ -12,6 +12,7 @@ from moorage_protocol.acp import ToolKind
 
 
 QUESTION = Deed(ToolKind.OTHER, asks=True)
+MAX_IN_VAIN = 100  # calls in a row of which none was started: more is no agent that gets on
 NO_CALL = Call("Ask", Words(""))
 
 

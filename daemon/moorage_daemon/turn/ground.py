@@ -177,6 +177,12 @@ class Ground:
         if trouble is not None:
             raise Refused(RefusalKind.BUDGET, grant=holding.id, axis=trouble.axis)
 
+    def note_refusals(self) -> None:
+        """Have it written how much was refused so far, if that is more than what is."""
+        holding = self._found()
+        if holding is not None:
+            holding.note_refusals()
+
     def seconds_left(self) -> float:
         """Until the grant's time is over; infinite without one."""
         holding = self._found()

@@ -8,6 +8,7 @@ tool runs without a record, and none that ran was not paid for.
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Never, TypeVar
@@ -33,7 +34,7 @@ from moorage_daemon.store.model import (
 from moorage_daemon.tools.port import Bench, Killable, NotBegun, Report, Tool, ToolFailed
 from moorage_daemon.turn.artifacts import Kept, excerpt, keep
 from moorage_daemon.turn.asks import Decision
-from moorage_daemon.turn.calls import NO_CALL, QUESTION, Intent, OpenCall
+from moorage_daemon.turn.calls import MAX_IN_VAIN, NO_CALL, QUESTION, Intent, OpenCall
 from moorage_daemon.turn.ground import Trouble
 from moorage_daemon.turn.posture import (
     ASKS_AGAIN,
@@ -68,6 +69,8 @@ from moorage_protocol.moorage import NO_TOKENS, Cause, Overrides
 from moorage_protocol.views import Verification
 
 
+logger = logging.getLogger(__name__)
+
 A = TypeVar("A", bound=msgspec.Struct)
 
 MAX_REPORT = 256 * 2**10  # bytes; a page of reports fits one message
@@ -89,6 +92,7 @@ class TurnStage:
     running: set[Killable] = field(default_factory=set[Killable])
     _calls: dict[str, OpenCall] = field(default_factory=dict[str, OpenCall])
     _called: int = 0
+    _in_vain: int = 0  # calls in a row that were not started
     _spoken: int = 0
     _messages: int = 0
     _closed: bool = False
@@ -199,6 +203,8 @@ class TurnStage:
         """Call a tool through the gate."""
         given = encode(arguments)
         if len(given) > MAX_ARGUMENTS:
+            self._tally(started=False)
+            await self._wind_up()
             return Report(f"{tool.name} takes at most {MAX_ARGUMENTS} bytes.", ok=False)
         locations = tool.locations(arguments, self.cwd)
         deed = Deed(tool.kind, tool.asks, lie_inside(self.cwd, locations))
@@ -259,6 +265,7 @@ class TurnStage:
             return await self._run(call, tool, arguments, bench)
         except NotBegun as error:
             begun = False
+            self._calls[call.id] = call
             self._finish(call, "failed", str(error))
             return Report(str(error), ok=False)
         finally:
@@ -281,9 +288,20 @@ class TurnStage:
         raise CallRefused(told.message)
 
     async def _wind_up(self) -> None:
-        """End a turn that was refused a call for its budget, behind the last of its calls."""
+        """End a turn that was refused a call for its budget, behind the last of its calls; let
+        others run, and a cancel through, where an agent does nothing but call in vain."""
         if self._spent is not None and not self._calls and not self._closed:
             await self._halt(self._spent)
+        elif self._in_vain:
+            await trio.lowlevel.checkpoint()
+
+    def _tally(self, *, started: bool) -> None:
+        """Count calls in vain; an agent that makes nothing else is stopped, its turn failed."""
+        self._in_vain = 0 if started else self._in_vain + 1
+        if self._in_vain == MAX_IN_VAIN:
+            origin = {"session": self.scene.log.session_id, "generation": self.turn.generation}
+            logger.warning("an agent makes nothing but calls in vain: stopped", extra=origin)
+            self.turn.fail("agent_failed", "it makes nothing but calls in vain")
 
     def _ruling(self, call: OpenCall) -> Ruling:
         """What the rules of this moment make of a call, and where they say nothing the posture.
@@ -532,6 +550,8 @@ class TurnStage:
                 artifacts=is_open.artifacts,
             )
             self._close_call(result, text)
+            if status != "cancelled":
+                self._tally(started=status == "completed" or is_open.started is not None)
 
     def _close_call(self, result: ResultBody, text: str) -> None:
         done = result.status == "completed"

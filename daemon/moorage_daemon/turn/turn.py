@@ -13,7 +13,7 @@ import trio
 from moorage_daemon.agents.port import Prompt
 from moorage_daemon.store.model import VerdictBody
 from moorage_daemon.tools.client import Client
-from moorage_daemon.turn.verdict import Ending, Request
+from moorage_daemon.turn.verdict import Ending, Raised, Request
 from moorage_protocol.config import SessionConfig
 from moorage_protocol.moorage import (
     AlsoRequested,
@@ -98,6 +98,11 @@ class Turn:
             self.ending = ending
         self.ended.set()
         self.stirred.set()
+
+    def fail(self, code: str, why: str) -> None:
+        """End the turn without its agent, which is stopped; the first end stays."""
+        self.end(Raised(code))
+        self.cancel_scope.cancel(reason=why)
 
     def conclude(self, verdict: VerdictBody, seq: int) -> None:
         """The verdict is written as entry `seq`; once."""

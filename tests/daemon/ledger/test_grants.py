@@ -9,6 +9,8 @@ import trio
 from moorage_daemon.grant_settings import GrantSettings
 from moorage_daemon.grants.refusals import RefusalKind
 from moorage_daemon.identity import Principal
+from moorage_daemon.ledger.ledger import LOOK
+from moorage_daemon.store.memory import MemoryStore
 from moorage_protocol.errors import (
     GrantRefused,
     InvalidParams,
@@ -19,6 +21,7 @@ from moorage_protocol.errors import (
 from moorage_protocol.moorage import Role
 from tests.daemon.grants.test_refusals import TEXTS
 from tests.daemon.harness import GRACE, Daemon, open_daemon, simulated
+from tests.daemon.store.faulty import FaultyStore
 from tests.daemon.twin import Client, Json
 
 
@@ -328,6 +331,67 @@ async def test_te07_charge_that_was_not_written_was_not_made(daemon: Daemon) -> 
     await use(client, grant)
 
     assert (await ask(client, "get", grantId=grant))["used"]["calls"] == 1
+
+
+# ---- what is refused again and again
+
+
+def heads(daemon: Daemon, grant: str) -> int:
+    """How often a grant's head was written."""
+    return sum(
+        change.session == grant and change.head is not None
+        for commit in daemon.store.commits
+        for change in commit
+    )
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+async def test_refusals_cost_no_disk_and_their_count_is_kept_all_the_same(
+    daemon: Daemon, client: Client, *, is_closed: bool
+) -> None:
+    grant = await create(client)
+    if is_closed:
+        await ask(client, "close", grantId=grant)
+    tried, tool = daemon.store.tried, "read_file" if is_closed else "delete_file"
+
+    for _ in range(200):
+        await refusal(client, "use", grantId=grant, agent="reader", tool=tool)
+
+    assert daemon.store.tried == tried
+    assert (await ask(client, "get", grantId=grant))["used"]["refused"] == 200
+    await trio.sleep(LOOK + 1)
+    assert heads(daemon, grant) == (3 if is_closed else 2)
+    async with open_daemon(await daemon.image()) as again:
+        after = await again.connect()
+        assert (await ask(after, "get", grantId=grant))["used"]["refused"] == 200
+
+
+async def test_next_charge_writes_the_count_as_well(daemon: Daemon, client: Client) -> None:
+    grant = await create(client)
+    await refusal(client, "use", grantId=grant, agent="reader", tool="delete_file")
+    lost = await daemon.image()
+    await use(client, grant)
+    kept = await daemon.image()
+
+    found: list[tuple[int, int]] = []
+    for image in (lost, kept):
+        async with open_daemon(image) as again:
+            after = (await ask(await again.connect(), "get", grantId=grant))["used"]
+            found.append((after["refused"], after["calls"]))
+
+    assert found == [(0, 0), (1, 1)], "a crash loses a count, and never a charge"
+
+
+async def test_count_is_written_when_the_daemon_stops() -> None:
+    store = FaultyStore(MemoryStore())
+    async with open_daemon(store) as daemon:
+        client = await daemon.connect()
+        grant = await create(client)
+        await refusal(client, "use", grantId=grant, agent="reader", tool="delete_file")
+
+    async with open_daemon(store) as again:
+        after = await again.connect()
+        assert (await ask(after, "get", grantId=grant))["used"]["refused"] == 1
 
 
 # ---- whose it is
