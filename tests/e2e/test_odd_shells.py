@@ -90,9 +90,12 @@ def test_ctrl_c_while_a_daemon_does_not_answer_leaves_without_a_trace(
             env={**environment(), "MOORAGE_STATE_DIR": str(daemon.state_dir)},
             stdin=subprocess.DEVNULL, text=True, preexec_fn=_hear_ctrl_c,
         ) as process:  # fmt: skip
-            _wait_for_socket(process.pid)
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=PATIENCE)
+            try:
+                _wait_for_socket(process.pid)
+                process.send_signal(signal.SIGINT)
+                _, said = process.communicate(timeout=PATIENCE)
+            finally:
+                process.kill()
     finally:
         daemon.signal(signal.SIGCONT)
 

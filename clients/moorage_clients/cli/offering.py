@@ -16,6 +16,7 @@ from argcomplete.completers import DirectoriesCompleter, FilesCompleter, Suppres
 from moorage_clients.cli.choosing import is_killed
 from moorage_clients.cli.exits import Failure
 from moorage_clients.cli.invocation import Remote
+from moorage_clients.cli.loop import run
 from moorage_clients.cli.opening import Way
 from moorage_clients.cli.remote import read_address
 from moorage_clients.client import open_client
@@ -52,7 +53,7 @@ def paths(prefix: str, *, only_directories: bool) -> dict[str, str]:
 def sessions(prefix: str, typed: argparse.Namespace, *, killed: bool) -> dict[str, str]:
     """The ids of sessions that begin like that, each with its title."""
     try:
-        found = trio.run(_listed, _way(typed))
+        found = run(_listed, _way(typed))
     except (Failure, ClientError, RpcError, trio.TooSlowError, ValueError, LookupError):
         return {}
     return {
@@ -65,7 +66,7 @@ def sessions(prefix: str, typed: argparse.Namespace, *, killed: bool) -> dict[st
 def removable(prefix: str, typed: argparse.Namespace) -> dict[str, str]:
     """The same of all that can be removed: killed sessions, and those that cannot be read."""
     try:
-        damaged = trio.run(_damaged, _way(typed))
+        damaged = run(_damaged, _way(typed))
     except (Failure, ClientError, RpcError, trio.TooSlowError, ValueError, LookupError):
         return {}
     unread = {found.session_id: "damaged" for found in damaged}
