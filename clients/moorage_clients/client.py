@@ -101,6 +101,7 @@ from moorage_protocol.moorage import (
     NewResult,
     OnBusy,
     OverridesPatch,
+    PauseResult,
     PromptMeta,
     PromptParams,
     PromptResult,
@@ -108,6 +109,7 @@ from moorage_protocol.moorage import (
     RespondResult,
     Scope,
     SessionInfo,
+    State,
     StatusResult,
     ToolEnvironment,
     TuisResult,
@@ -258,6 +260,16 @@ class Client:
         """End a session for ever, with every process of it; its log stays."""
         params = KillParams(session_id=session_id, reason=reason)
         return await self._ask("session/kill", params, KillResult)
+
+    async def pause(self, session_id: str) -> State:
+        """Let no turn of a session start; the one that runs ends by itself, prompts wait."""
+        params = SessionParams(session_id=session_id)
+        return (await self._ask("_moorage/session/pause", params, PauseResult)).state
+
+    async def unpause(self, session_id: str) -> State:
+        """Let turns start again, the first that waits at once; gives the state after that."""
+        params = SessionParams(session_id=session_id)
+        return (await self._ask("_moorage/session/resume", params, PauseResult)).state
 
     async def configure(self, session_id: str, overrides: OverridesPatch) -> ConfigureResult:
         """Change the model settings: absent keeps, None clears, a value sets; all or nothing."""

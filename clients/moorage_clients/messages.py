@@ -63,12 +63,16 @@ Message = Update | LogEntry
 
 
 class Admission(Shape, frozen=True):
-    """Kind "prompt": a turn was admitted; `position` 0 starts at once."""
+    """Kind "prompt": a turn was admitted; `position` 0 starts at once.
+
+    One that was `paused` waits for the session to go on.
+    """
 
     by: str
     position: int
     prompt_id: str | None = None
     text: str = ""
+    paused: bool = False
 
 
 class Asked(Shape, frozen=True):

@@ -40,8 +40,10 @@ from moorage_clients.cli.invocation import (
     Log,
     Ls,
     New,
+    Pause,
     Prompt,
     Remote,
+    Resume,
     Status,
     StoreCheck,
     StoreGc,
@@ -97,6 +99,9 @@ ASK = Consent(allow=False, deny=False)
         ("kill a b --reason why", Kill(("a", "b"), everything=False, reason="why")),
         ("delete a b --yes", Delete(("a", "b"), is_sure=True)),
         ("delete a", Delete(("a",), is_sure=False)),
+        ("pause k3f2", Pause("k3f2")),
+        ("pause", Pause(None)),
+        ("resume k3f2", Resume("k3f2")),
         ("kill --all", Kill((), everything=True, reason=None)),
         ("configure", Configure(None, ())),
         ("configure ab", Configure("ab", ())),
@@ -228,7 +233,8 @@ def test_relative_paths_mean_the_callers_directory(
 
 COMMANDS = [
     *("daemon start", "daemon run", "daemon stop", "daemon status", "daemon logs"),
-    *("new", "prompt", "attach", "ls", "log", "cancel", "kill", "delete", "configure", "status"),
+    *("new", "prompt", "attach", "ls", "log", "cancel", "pause", "resume", "kill", "delete"),
+    *("configure", "status"),
     "acp",
     *("config check", "config show", "doctor", "completion"),
 ]

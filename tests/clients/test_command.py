@@ -543,6 +543,40 @@ async def test_log_is_read_page_by_page_and_filtered_by_the_daemon(daemon: FakeD
     assert second.split()[0] == "7"
 
 
+@pytest.mark.parametrize(("verb", "state"), [("pause", "paused"), ("resume", "running")])
+async def test_pause_and_resume_say_how_the_session_is_then(
+    daemon: FakeDaemon, verb: str, state: str
+) -> None:
+    async def serve(visitor: Visitor) -> None:
+        await list_one(visitor, daemon)
+        request = await visitor.expect(f"_moorage/session/{verb}")
+        assert request["params"] == {"sessionId": S}
+        await visitor.answer(request, {"state": state})
+
+    found = await against(daemon, serve, verb)
+    as_json = await against(daemon, serve, verb, "abc", "--json")
+
+    assert found == Ended(Exit.OK, f"{S}: {state}\n", "")
+    assert as_json.lines() == [{"sessionId": S, "state": state}]
+
+
+async def test_list_says_of_a_paused_session_whether_its_last_turn_runs(
+    daemon: FakeDaemon,
+) -> None:
+    async def serve(visitor: Visitor) -> None:
+        rows = [row(S, "/"), row("b" * 26, "/")]
+        for found in rows:
+            found["_meta"]["moorage"]["state"] = "paused"
+        rows[0]["_meta"]["moorage"]["startedAt"] = 1.0
+        await visitor.answer(await visitor.expect("session/list"), {"sessions": rows})
+        await visitor.answer(await visitor.expect("_moorage/session/live"), {"sessions": []})
+
+    _, first, second = (await against(daemon, serve, "ls")).out.splitlines()
+
+    assert "abcd  paused, running  code" in first
+    assert "bbbb  paused           code" in second
+
+
 async def test_kill_takes_several_and_tells_of_each(daemon: FakeDaemon) -> None:
     other = "b" * 26
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from moorage_clients.cli.questions import Word, option_for, question_lines, word
 from moorage_clients.cli.screen import Channel, Screen
@@ -169,6 +170,20 @@ def test_json_holds_the_message_and_no_control_character() -> None:
     assert first.isascii()
     assert json.loads(first)["update"]["content"]["text"] == "a\x1b[2J\x9b1m\u202e"
     assert json.loads(second)["entry"] == {"outcome": "completed"}
+
+
+def test_waiting_for_a_paused_session_is_said_and_so_is_its_going_on() -> None:
+    notes = io.StringIO()
+    view = Transcript(Screen(Channel(io.StringIO()), Channel(notes)))
+
+    view.show(entry("state", state="active", by="a"))  # that is how it began
+    view.show(entry("prompt", by="a", position=1, paused=True))
+    view.show(replace(entry("state", state="paused", by="a"), seq=2))
+    view.show(replace(entry("state", state="active", by="a"), seq=3))
+
+    waits, paused, goes_on = notes.getvalue().splitlines()
+    assert waits.endswith("waits: the session is paused")
+    assert (paused, goes_on) == ("[session] paused", "[session] goes on")
 
 
 # ---- questions

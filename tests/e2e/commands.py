@@ -5,7 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.daemons import environment
+from moorage_clients.cli.exits import Exit
+from tests.e2e.daemons import DaemonProcess, environment
 
 
 MOORAGE = [
@@ -39,3 +40,31 @@ def moorage(
         check=False,
     )
     return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+class Shell:
+    """The command in a workspace, on one daemon."""
+
+    def __init__(self, daemon: DaemonProcess, workspace: Path) -> None:
+        self.daemon, self.workspace = daemon, workspace
+
+    def __call__(self, *words: str) -> Ended:
+        return moorage(*words, state_dir=self.daemon.state_dir, cwd=self.workspace)
+
+    def ok(self, *words: str) -> str:
+        ended = self(*words)
+        assert ended.code == Exit.OK, ended
+        return ended.out.strip()
+
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        """A command that is left to itself for now."""
+        where = {"MOORAGE_STATE_DIR": str(self.daemon.state_dir)}
+        return subprocess.Popen(
+            [*MOORAGE, *words],
+            env={**environment(), **where},
+            cwd=self.workspace,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )

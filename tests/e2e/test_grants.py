@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from moorage_clients.cli.exits import Exit
-from tests.e2e.commands import Ended, moorage
+from tests.e2e.commands import Shell
 from tests.e2e.daemons import DaemonProcess, running
 
 
@@ -23,21 +23,6 @@ def workspace(tmp_path: Path) -> Path:
     path.mkdir()
     (path / "a.txt").write_text("what is in a\n")
     return path
-
-
-class Shell:
-    """The command in a workspace, on one daemon."""
-
-    def __init__(self, daemon: DaemonProcess, workspace: Path) -> None:
-        self.daemon, self.workspace = daemon, workspace
-
-    def __call__(self, *words: str) -> Ended:
-        return moorage(*words, state_dir=self.daemon.state_dir, cwd=self.workspace)
-
-    def ok(self, *words: str) -> str:
-        ended = self(*words)
-        assert ended.code == Exit.OK, ended
-        return ended.out.strip()
 
 
 @pytest.fixture

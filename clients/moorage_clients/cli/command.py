@@ -175,7 +175,7 @@ def _records(invocation: Invocation) -> Exit:
 
 
 def _with_client(invocation: Invocation) -> Exit:
-    from moorage_clients.cli import attach, removing, sessions, turns
+    from moorage_clients.cli import attach, pausing, removing, sessions, turns
     from moorage_clients.cli.screen import open_screen
 
     screen = open_screen()
@@ -192,6 +192,8 @@ def _with_client(invocation: Invocation) -> Exit:
             return sessions.log(invocation, command, screen)
         case said.Cancel() as command:
             return sessions.cancel(invocation, command, screen)
+        case said.Pause() | said.Resume() as command:
+            return pausing.pause_or_resume(invocation, command, screen)
         case said.Kill() as command:
             return sessions.kill(invocation, command, screen)
         case said.Delete() as command:

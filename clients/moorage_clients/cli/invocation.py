@@ -108,6 +108,14 @@ class Cancel(Struct, frozen=True):
     generation: int | None
 
 
+class Pause(Struct, frozen=True):
+    session: str | None
+
+
+class Resume(Struct, frozen=True):
+    session: str | None
+
+
 class Kill(Struct, frozen=True):
     sessions: tuple[str, ...]
     everything: bool
@@ -201,6 +209,8 @@ Command = (
     | Ls
     | Log
     | Cancel
+    | Pause
+    | Resume
     | Kill
     | Delete
     | Configure

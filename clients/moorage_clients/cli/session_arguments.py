@@ -16,7 +16,9 @@ from moorage_clients.cli.invocation import (
     Log,
     Ls,
     New,
+    Pause,
     Prompt,
+    Resume,
 )
 from moorage_clients.cli.keys import KEYS, LABEL, is_key
 from moorage_clients.cli.parsing import (
@@ -43,7 +45,8 @@ SETTINGS = ("model", "model_provider", "temperature")
 
 def add_session_commands(grammar: Grammar) -> None:
     """Add them, those that a person needs first in front."""
-    for add in (_new, _prompt, _attach, _ls, _log, _cancel, _kill, _delete, _configure):
+    for add in (_new, _prompt, _attach, _ls, _log, _cancel, _pause, _resume, _kill, _delete,
+                _configure):  # fmt: skip
         add(grammar)
 
 
@@ -178,6 +181,29 @@ def _cancel(grammar: Grammar) -> None:
     parser.add_argument("--scope", choices=("current", "queued", "all"),
                         help="which turns (default: the one that runs)")  # fmt: skip
     parser.add_argument("--generation", metavar="N", type=count, help="only if it is this turn")
+
+
+def _pause(grammar: Grammar) -> None:
+    parser = grammar.command(
+        "pause", "let no more turns of a session start", lambda found: Pause(found.session),
+        about="The turn that runs goes on to its end: to stop it, cancel. Prompts wait until the "
+        "session is resumed. It stays paused over a restart of the daemon; prompts that waited "
+        "then have ended, like turns that ran.",
+        examples=("moorage pause", "moorage pause k3f2"),
+        exits=WITH_SESSION,
+    )  # fmt: skip
+    _add_session(parser)
+
+
+def _resume(grammar: Grammar) -> None:
+    parser = grammar.command(
+        "resume", "let turns of a paused session start again", lambda found: Resume(found.session),
+        about="The first prompt that waits runs at once. It says how the session is then: idle, "
+        "running, or requires_action.",
+        examples=("moorage resume k3f2", "moorage resume --json | jq -r .state"),
+        exits=WITH_SESSION,
+    )  # fmt: skip
+    _add_session(parser)
 
 
 def _kill(grammar: Grammar) -> None:

@@ -132,12 +132,9 @@ def _print_table(rows: Sequence[LiveRow], default: str | None, screen: Screen) -
     cells = [["", "ID", "STATE", "MODE", "AGE", "TITLE", "CWD"]]
     for row in sorted(rows, key=lambda row: -row.updated_at):
         mark = "*" if row.session_id == default else ""
-        state = State.KILLED if row.killed else row.state
         title = one_line(row.title or "-", TITLE_WIDTH)
-        cwd = one_line(row.cwd, 200)
-        cells.append(
-            [mark, short[row.session_id], state, row.mode, age(now - row.updated_at), title, cwd]
-        )
+        since, cwd = age(now - row.updated_at), one_line(row.cwd, 200)
+        cells.append([mark, short[row.session_id], _state(row), row.mode, since, title, cwd])
     widths = [max(len(line[column]) for line in cells) for column in range(6)]
     for number, line in enumerate(cells):
         padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
@@ -145,8 +142,17 @@ def _print_table(rows: Sequence[LiveRow], default: str | None, screen: Screen) -
             whole = "  ".join([*padded, line[6]]).rstrip()
             screen.say(screen.words.paint(whole, Style.STRONG) + "\n")
             continue
-        padded[2] = screen.words.paint(padded[2], STATES.get(line[2], Style.PLAIN))
+        style = STATES.get(line[2].partition(",")[0], Style.PLAIN)
+        padded[2] = screen.words.paint(padded[2], style)
         screen.say("  ".join([*padded, line[6]]).rstrip() + "\n")
+
+
+def _state(row: LiveRow) -> str:
+    """The state; of a paused session also whether its last turn is still at it."""
+    if row.killed:
+        return State.KILLED
+    is_at_it = row.state is State.PAUSED and row.started_at is not None
+    return f"{row.state}, running" if is_at_it else row.state
 
 
 def _damaged_line(damaged: DamagedRow, screen: Screen) -> str:

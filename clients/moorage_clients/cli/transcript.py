@@ -209,9 +209,11 @@ class Transcript:
     def _entry(self, entry: LogEntry) -> None:
         match entry.kind:
             case "prompt":
-                position = entry.read(Admission).position
-                if position:
-                    self.note(f"[turn {entry.generation}] waits, {position} before it")
+                admission = entry.read(Admission)
+                if admission.paused:
+                    self.note(f"[turn {entry.generation}] waits: the session is paused")
+                elif admission.position:
+                    self.note(f"[turn {entry.generation}] waits, {admission.position} before it")
             case "verdict":
                 self._screen.end()
                 self._speaker = None
@@ -229,6 +231,8 @@ class Transcript:
                 reason = f": {one_line(found.reason, TITLE_WIDTH)}" if found.reason else ""
                 if found.state != "active":
                     self.note(f"[session] {plain(found.state)}{reason}", Style.CAREFUL)
+                elif entry.seq > 1:
+                    self.note("[session] goes on", Style.CAREFUL)
             case _:
                 pass  # beginnings, intents and results show as tool calls
 
