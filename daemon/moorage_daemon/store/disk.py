@@ -107,6 +107,16 @@ class Disk:
         except OSError as error:
             raise disk_error(self.path, "read", error) from error
 
+    def has(self, name: str) -> bool:
+        """Whether there is anything of that name."""
+        try:
+            os.lstat(name, dir_fd=self._descriptor)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise disk_error(self.path / name, "looked at", error) from error
+        return True
+
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in place of what has it."""
         try:

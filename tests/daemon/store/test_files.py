@@ -566,19 +566,6 @@ async def test_commits_that_there_is_no_room_to_keep_stay_in_the_log(path: Path)
     assert kept.name.endswith(f".{len(content)}.commits.torn")
 
 
-async def test_damage_inside_the_log_of_commits_stops_the_start(path: Path) -> None:
-    segment = await crashed(path)
-    content = bytearray(segment.read_bytes())
-    content[content.index(b'"s1"') + 1] ^= 1
-    segment.write_bytes(content)
-
-    reason = await refused(segment.parent)
-
-    assert f"{segment} is damaged at byte" in reason
-    assert "move it away to go on without them" in reason
-    assert segment.read_bytes() == content
-
-
 async def test_a_torn_last_commit_is_kept_aside_and_was_never_there(path: Path) -> None:
     segment = await crashed(path)
     content = segment.read_bytes()

@@ -9,14 +9,15 @@ old bytes needs one write of the medium where growing a file needs two.
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 from msgspec import Raw, Struct
 
 from moorage_daemon.store.disk import DRAFT, Disk, File
-from moorage_daemon.store.files.frames import HEADER, Frames, frame, frame_size, is_followed
+from moorage_daemon.store.files.damage import DAMAGED, Damage
+from moorage_daemon.store.files.frames import HEADER, Frames, frame, frame_size, next_frame
 from moorage_daemon.store.port import StoreBroken, StoreFull
 
 
@@ -69,29 +70,45 @@ class CommitLog:
         self._segment = segment
         self._active: _Segment | None = None
         self._sealed: list[int] = []
+        self._last = 0  # the last epoch that was found
+        self._payloads: list[bytes] = []  # what was read, and is not taken over yet
         self._spare: int | None = None  # the last epoch of the file that may be used again
 
     # ---- opening
 
-    def recover(self, *, had_fault: bool) -> list[Commit]:
-        """All commits that have not their place in the journals for sure, in order.
-
-        They are sealed in a segment of their own: written anew, because what was found may never
-        have reached the medium, and after a failed sync would not by another one. Where there is
-        no room for that they stay where they are, unless that may have happened.
+    def read(self) -> list[Commit | Damage]:
+        """All commits that have not their place in the journals for sure, in order, with what is
+        damaged among them. To be taken over then.
         """
         self._sweep()
-        epochs, spares = self._found()
+        self._sealed, spares = self._found()
         for spare in spares:
             self._spare = spare
-        payloads = [payload for epoch in epochs for payload in self._payloads(epoch)]
-        last = max([*epochs, *spares], default=0)
+        self._last = max([*self._sealed, *spares], default=0)
+        self._payloads = []
+        found: list[Commit | Damage] = []
+        for epoch in self._sealed:
+            for part in self._parts(epoch):
+                if isinstance(part, Damage):
+                    found.append(part)
+                else:
+                    self._payloads.append(part)
+                    found.append(_COMMITS.decode(part))
+        return found
+
+    def take_over(self, *, had_fault: bool) -> None:
+        """Seal what was read in a segment of its own, and begin another.
+
+        It is written anew, because what was found may never have reached the medium, and after a
+        failed sync would not by another one. Where there is no room for that it stays where it is,
+        unless that may have happened.
+        """
+        payloads, self._payloads = self._payloads, []
         if payloads:
-            self._seal_anew(last + 1, payloads, epochs, had_fault=had_fault)
+            self._seal_anew(self._last + 1, payloads, self._sealed, had_fault=had_fault)
         else:
-            self._drop(epochs)
-        self._active = self._begin(last + 2)
-        return [_COMMITS.decode(payload) for payload in payloads]
+            self._drop(self._sealed)
+        self._active = self._begin(self._last + 2)
 
     def _sweep(self) -> None:
         for name in self._disk.names():
@@ -106,25 +123,41 @@ class CommitLog:
             e for e, is_spare in found if is_spare
         ]
 
-    def _payloads(self, epoch: int) -> list[bytes]:
-        """The commits of a segment; raises `StoreBroken` if it is damaged before the last."""
+    def _parts(self, epoch: int) -> Iterator[bytes | Damage]:
+        """The commits of a segment, and what is damaged among them; a torn last one is kept."""
         file = self._disk.create(_name(epoch))
         mark = b'{"epoch":%d,' % epoch
+        rest, end, size = b"", 0, self._disk.size(file)
         try:
-            frames = Frames(self._disk, file, 0, self._disk.size(file))
-            found = [(at, payload) for at, payload in frames if payload.startswith(mark)]
-            end = found[-1][0] + frame_size(found[-1][1]) if found else 0
-            rest = self._disk.read(file, end, self._disk.size(file) - end)
+            follows: int | None = 0
+            while follows is not None:
+                for at, payload in Frames(self._disk, file, end + follows, size):
+                    if not payload.startswith(mark):
+                        continue
+                    if at > end:
+                        yield self._keep_damage(epoch, end, self._disk.read(file, end, at - end))
+                    end = at + frame_size(payload)
+                    yield payload
+                rest = self._disk.read(file, end, size - end)
+                follows = next_frame(rest, mark)
         finally:
             self._disk.shut(file)
-        if is_followed(rest, mark):
-            raise StoreBroken(
-                f"{self._disk.path / file.name} is damaged at byte {end}: commits in it cannot be "
-                "read; move it away to go on without them"
-            )
         if mark in rest[: HEADER + len(mark)]:
             self._keep_aside(epoch, rest)
-        return [payload for _, payload in found]
+
+    def _keep_damage(self, epoch: int, at: int, data: bytes) -> Damage:
+        damage = Damage(epoch, at, data)
+        logger.error("commits in their log are damaged: kept", extra={"kept": damage.name})
+        self._disk.put(damage.name, data)
+        return damage
+
+    def damage(self) -> dict[str, bytes]:
+        """What was ever damaged among commits, by the file that it is kept as.
+
+        The files are for a person to remove.
+        """
+        names = sorted(name for name in self._disk.names() if name.endswith(DAMAGED))
+        return {name: self._disk.fetch(name) or b"" for name in names}
 
     def _keep_aside(self, epoch: int, rest: bytes) -> None:
         name = f"{_name(epoch)}.torn"

@@ -102,11 +102,14 @@ def last_frame(disk: Disk, file: File, end: int) -> tuple[int, bytes] | None:
         size *= 16
 
 
-def is_followed(data: bytes, mark: bytes) -> bool:
-    """Whether a whole frame with a payload that begins with `mark` stands anywhere in it."""
+def next_frame(data: bytes, mark: bytes) -> int | None:
+    """Where the first whole frame begins whose payload begins with `mark`; None if there is none.
+
+    None begins inside another one: a payload has no newline.
+    """
     at = data.find(mark)
     while at >= 0:
         if at >= HEADER and payload_at(data, at - HEADER) is not None:
-            return True
+            return at - HEADER
         at = data.find(mark, at + 1)
-    return False
+    return None

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from moorage_daemon.store.disk import Disk, File
-from moorage_daemon.store.files.frames import Frames, frame_size, is_followed, last_frame
+from moorage_daemon.store.files.frames import Frames, frame_size, last_frame, next_frame
 from moorage_daemon.store.files.pieces import Place, schema_of
 from moorage_daemon.store.model import Head
 from moorage_daemon.store.port import StoreBroken, Stored, StoreFull, StoreUnreadable
@@ -148,7 +148,7 @@ class _Look:
         frames = Frames(self.disk, self.file, 0, stop)
         last = deque(frames, maxlen=1)
         rest = self.disk.read(self.file, frames.at, min(stop - frames.at, TORN))
-        if not last or not may_cut or len(rest) == TORN or is_followed(rest, _MARK):
+        if not last or not may_cut or len(rest) == TORN or next_frame(rest, _MARK) is not None:
             raise self._unreadable(f"its journal is damaged at byte {frames.at}")
         self._cut(frames.at, rest)
         return last[0]

@@ -25,6 +25,10 @@ from moorage_daemon.store.rules import cut_page
 
 
 WORTH_IT = 2**16  # bytes; a shorter journal is not worth copying
+LOST = (
+    "the log of commits was damaged: sessions may lack their last commits, and removed ones may be "
+    "back; what it held is kept as"
+)
 REMEMBERED = 64  # journals; sixteen bytes for each of their frames
 
 
@@ -133,7 +137,8 @@ class Reader:
 
     def leftovers(self) -> list[Problem]:
         """What is kept beside journals until somebody has looked at it."""
-        return [Problem(_told_of(cut)) for cut in sorted(self._shelf.cuts)]
+        lost = [Problem(f"{LOST} {name}") for name in self._shelf.lost()]
+        return [*lost, *(Problem(_told_of(cut)) for cut in sorted(self._shelf.cuts))]
 
     def verify(self, session: str) -> int:
         """Look at all of a session, byte for byte; gives how many entries it has."""
@@ -146,8 +151,9 @@ class Reader:
         return frozenset[str]().union(*(survey.digests for survey in found if survey))
 
     def named_aside(self) -> frozenset[str]:
-        """The digests in what was cut off journals: somebody may want to mend them."""
-        found = (self._shelf.folder.fetch(name) for name in list(self._shelf.cuts))
+        """The digests in what is kept beside journals: somebody may want to mend them."""
+        found = [self._shelf.folder.fetch(name) for name in list(self._shelf.cuts)]
+        found += self._shelf.lost().values()
         return frozenset[str]().union(*(digests_in(data) for data in found if data))
 
     def is_wasteful(self, session: str) -> bool:
@@ -175,7 +181,7 @@ class Reader:
 
 def _told_of(cut: str) -> str:
     if cut.endswith(UNPLACED + CUT):
-        return f"a journal was damaged; later commits of it were not, and are kept as {cut}"
+        return f"commits that could not go into their journal are kept as {cut}"
     return f"the end of a journal was damaged; it was cut off and is kept as {cut}"
 
 

@@ -128,6 +128,13 @@ class Shelf:
         """Why sessions cannot be read."""
         return [Problem(problem, session) for session, problem in sorted(self.damaged.items())]
 
+    def lost(self) -> dict[str, bytes]:
+        """What is left of commits that were damaged in their log, by the file that it is kept as.
+
+        Nobody knows of all of them whose they are.
+        """
+        return self._log.damage()
+
     def remove(self, session: str) -> bool:
         """Remove all of a session, a damaged one too; False if there is none."""
         self._check()
