@@ -82,6 +82,8 @@ LAYERS = (
     ("settings", "statedir", "identity", "processes"),
     ("grant_settings", "retention"),
     ("grants", "provider_settings", "secret_file", "setting_tables"),
+    ("log_lines",),
+    ("scrubbing",),
 )
 RANK = {module: rank for rank, row in enumerate(LAYERS) for module in row}
 

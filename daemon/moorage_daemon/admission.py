@@ -7,6 +7,7 @@ import msgspec
 from moorage_daemon.agents.port import Prompt
 from moorage_daemon.store.model import Head, PromptRef
 from moorage_daemon.tools.client import Client
+from moorage_daemon.turn.shown import Shown
 from moorage_protocol.errors import InvalidParams
 from moorage_protocol.moorage import OnBusy
 
@@ -19,11 +20,11 @@ REMEMBERED_PROMPTS = 32  # prompt ids a session knows again beside those not yet
 class Admission(msgspec.Struct, frozen=True):
     """A prompt that asks to become a turn.
 
-    `content` are its blocks as they came, `prompt` what they mean. `limit` is seconds; `client` is
-    who may lend the turn files and terminals.
+    `prompt` is for the agent, `shown` what is kept of it. `limit` is seconds; `client` is who may
+    lend the turn files and terminals.
     """
 
-    content: list[msgspec.Raw]
+    shown: Shown
     prompt: Prompt
     by: str
     origin: str
@@ -35,18 +36,26 @@ class Admission(msgspec.Struct, frozen=True):
     @property
     def excerpt(self) -> str:
         """Enough of it to recognise it in a list."""
-        return self.prompt.text[:EXCERPT]
+        return self.shown.text[:EXCERPT]
 
     @property
     def title(self) -> str | None:
         """What a session that begins with it is called."""
-        line = " ".join(self.prompt.text.split())
+        line = " ".join(self.shown.text.split())
         return line if len(line) <= TITLE else line[: TITLE - 1] + "…"
 
     @property
     def digest(self) -> str:
-        """What two prompts have in common when they are the same prompt."""
-        return hashlib.sha256(b"\n".join(bytes(block) for block in self.content)).hexdigest()[:32]
+        """What two prompts have in common when they are the same prompt, but for their secrets:
+        those could be guessed by whoever reads what is stored."""
+        blocks = b"\n".join(bytes(block) for block in self.shown.content)
+        return hashlib.sha256(blocks).hexdigest()[:32]
+
+
+class OtherPrompt(InvalidParams):
+    """A prompt id stands for another prompt."""
+
+    summary = "Invalid params: promptId was used for another prompt"
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -57,13 +66,13 @@ class Known(msgspec.Struct, frozen=True):
 
 
 def remembered(head: Head, admission: Admission) -> PromptRef | None:
-    """The turn that the prompt id names; raises `InvalidParams` if that was another prompt's."""
+    """The turn that the prompt id names; raises `OtherPrompt` if that was another."""
     if admission.prompt_id is None:
         return None
     for ref in head.prompts:
         if ref.prompt_id == admission.prompt_id:
             if ref.digest != admission.digest:
-                raise InvalidParams("Invalid params: promptId was used for another prompt")
+                raise OtherPrompt
             return ref
     return None
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from moorage_daemon.agents.port import Agent, AgentFailed, StageClosed
 from moorage_daemon.log.log import Log
+from moorage_daemon.scrubbing import hide_in_logs
 from moorage_daemon.store.model import VerdictBody
 from moorage_daemon.turn.stage import TurnStage
 from moorage_daemon.turn.turn import Turn
@@ -58,6 +59,7 @@ async def _until_stirred(turn: Turn, stage: TurnStage) -> None:
 
 async def _perform(turn: Turn, stage: TurnStage, agent: Agent, log: Log) -> None:
     """The body of a turn: whatever it does, it ends in an ending and harms no other turn."""
+    hide_in_logs(stage.secrecy.text)
     try:
         with turn.cancel_scope:
             await log.until(turn.ready_at)

@@ -22,6 +22,7 @@ from moorage_daemon.app import (
     open_conversation,
     open_listeners,
 )
+from moorage_daemon.log_lines import LOG_FORMAT, LogLines
 from moorage_daemon.settings import Chosen, Flags, Settings, SettingsError, choose_settings
 from moorage_daemon.statedir import AlreadyRunning, StateDir, StateDirError, open_state_dir
 from moorage_daemon.store.port import StoreError
@@ -47,21 +48,6 @@ exit codes: 0 stopped as asked, 1 broken, 2 wrong usage or settings, 3 already r
 """
 
 COLLECT_AFTER = 50_000  # objects; a pause every few seconds under load, not every few ms
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-
-class _Fields(logging.Formatter):
-    """One line a record, its fields behind the sentence; what follows is indented."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        extra = {k: v for k, v in vars(record).items() if k not in _STANDARD}
-        text = super().format(record)
-        fields = f" {json.dumps(extra, default=repr)}" if extra else ""
-        first, *rest = text.split("\n")
-        return "\n".join([first + fields, *(f"    {line}" for line in rest)])
-
-
-_STANDARD = {*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -141,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _log_to_stderr(verbose: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Fields(LOG_FORMAT))
+    handler.setFormatter(LogLines(LOG_FORMAT))
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
     logging.getLogger("websockets").setLevel(logging.WARNING)
 

@@ -16,7 +16,7 @@ import trio
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from moorage_daemon.admission import Admission, Known, remembered, remembering
+from moorage_daemon.admission import Admission, Known, OtherPrompt, remembered, remembering
 from moorage_daemon.agents.port import Agent, ModelCall
 from moorage_daemon.grants.refusals import Refused
 from moorage_daemon.log.log import Log
@@ -238,7 +238,12 @@ class Session:
         if self.head.life is Life.KILLED:
             return None
         ref = remembered(self.head, admission)
-        return None if ref is None else self.find(ref.generation) or Known(ref.generation, ref.seq)
+        if ref is None:
+            return None
+        turn = self.find(ref.generation)
+        if turn is not None and turn.prompt.secrets != admission.prompt.secrets:
+            raise OtherPrompt
+        return turn or Known(ref.generation, ref.seq)
 
     def _make_way(self, admission: Admission) -> None:
         match admission.on_busy:
@@ -280,12 +285,12 @@ class Session:
             position=len(self.queue) + 1 if waits else 0,
             text=admission.excerpt,
             prompt_id=turn.prompt_id,
-            content=admission.content if waits else None,
+            content=admission.shown.content if waits else None,
             paused=self.is_paused,
-            meta=admission.prompt.meta or UNSET,
+            meta=admission.shown.meta or UNSET,
         )
         self.log.append(Kind.PROMPT, body, generation=turn.generation)
-        turn.content = admission.content
+        turn.content = admission.shown.content
 
     def offer(self, servers: tuple[McpServer, ...]) -> None:
         """Keep the MCP servers that a client names, unless it knows some since it is in memory."""

@@ -147,7 +147,10 @@ class Limits(Shape, frozen=True):
 
 
 class Welcome(Shape, frozen=True):
-    """`tui_secret` comes once, with a new `tui_id`: a client keeps it to be that TUI again."""
+    """`tui_secret` comes once, with a new `tui_id`: a client keeps it to be that TUI again.
+
+    `secrets` says that blocks of a prompt can be marked as secret; elsewhere the mark is no help.
+    """
 
     tui_id: str
     principal: str
@@ -156,6 +159,7 @@ class Welcome(Shape, frozen=True):
     limits: Limits
     methods: list[str]
     tui_secret: str | None = None
+    secrets: bool = False
 
 
 class InitializeParams(Shape, frozen=True):
@@ -348,6 +352,21 @@ class PromptMeta(Shape, frozen=True):
     prompt_id: str | None = None
     on_busy: OnBusy = OnBusy.QUEUE
     timeout_seconds: float | None = None
+
+
+class BlockMeta(Shape, frozen=True):
+    """What is ours about one content block: a `secret` one is for its turn and is never kept."""
+
+    secret: bool = False
+
+
+class SecretText(Shape, frozen=True, omit_defaults=False, tag_field="type", tag="text"):
+    """A text block whose text is a secret."""
+
+    text: str
+    meta: Meta[BlockMeta] = msgspec.field(
+        name="_meta", default=Meta[BlockMeta](moorage=BlockMeta(secret=True))
+    )
 
 
 class PromptParams(SessionParams, frozen=True):

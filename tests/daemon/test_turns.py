@@ -505,7 +505,7 @@ async def test_behaviour_38_an_agent_that_raises_fails_its_turn_and_nothing_else
         await reply.result()
 
     assert caught.value.kind == code
-    assert "secret" not in str(client.messages)
+    assert "secret.py" not in str(client.messages)
     assert (await verdict(client, session, 1)).code == code
     (await daemon.puppet.next()).finish()
     assert (await following.verdict()).outcome is Outcome.COMPLETED

@@ -34,6 +34,7 @@ class CallRefused(Exception):
 class Prompt(msgspec.Struct, frozen=True):
     """What the user said, block by block.
 
+    `secrets` are the texts among them that nothing may tell but to who has to know for the turn.
     `meta` is the object that the client attached to the prompt, without what is ours in it: an
     agent that asks others passes it on, as trace context goes that way.
     """
@@ -41,6 +42,7 @@ class Prompt(msgspec.Struct, frozen=True):
     blocks: Sequence[ContentBlock]
     text: str
     meta: msgspec.Raw | None = None
+    secrets: tuple[str, ...] = ()
 
 
 class Exchange(msgspec.Struct, frozen=True):

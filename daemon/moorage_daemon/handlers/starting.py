@@ -81,6 +81,7 @@ METHODS = [
 
 class _Advertised(Shape, frozen=True, omit_defaults=False):
     methods: list[str]
+    secrets: bool = True
 
 
 def initialize(desk: Desk, peer: Peer, params: InitializeParams) -> Answer:
@@ -137,6 +138,7 @@ def _welcome(desk: Desk, identity: Identity, *, is_new: bool) -> Welcome:
         daemon=DaemonInfo(version=about.version, pid=about.pid, node=about.node),
         limits=Limits(max_frame_bytes=MAX_FRAME_BYTES, max_open_requests=MAX_OPEN_REQUESTS),
         methods=METHODS,
+        secrets=True,
     )
 
 

@@ -1,24 +1,18 @@
 """Turns as a client asks for them: prompt, cancel, withdraw, and their records."""
 
-from collections.abc import Sequence
-
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from moorage_daemon.admission import Admission, Known
-from moorage_daemon.agents.port import Prompt
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, OnVerdict, Peer
 from moorage_daemon.identity import Verb
 from moorage_daemon.log.records import turn_records
 from moorage_daemon.session import Session
 from moorage_daemon.store.model import Kind, VerdictBody
-from moorage_daemon.turn.words import text_of
+from moorage_daemon.turn.shown import as_shown, must_not_be_in, read_prompt
 from moorage_protocol import lenient
 from moorage_protocol.acp import (
-    Audio,
-    ContentBlock,
     Empty,
-    Image,
     Meta,
     SessionParams,
     Shape,
@@ -51,10 +45,6 @@ PAGE_LIMIT = 1000  # turns in one answer
 PAGE_BYTES = 512 * 2**10  # of records: the answer stays under 1 MiB
 
 
-class _Block(msgspec.Struct, frozen=True):
-    block: ContentBlock
-
-
 class PromptRequest(SessionParams, frozen=True):
     """A prompt with `_meta` as it came: not all that is in there is ours."""
 
@@ -62,8 +52,14 @@ class PromptRequest(SessionParams, frozen=True):
     meta: msgspec.Raw | UnsetType = msgspec.field(name="_meta", default=UNSET)
 
 
+class _PromptMeta(PromptMeta, frozen=True):
+    """Ours in a prompt, and a mark that belongs to a block: ignored it would give a secret away."""
+
+    secret: msgspec.Raw | UnsetType = UNSET
+
+
 class _Wish(Shape, frozen=True):
-    meta: Meta[PromptMeta] = msgspec.field(name="_meta", default=Meta[PromptMeta]())
+    meta: Meta[_PromptMeta] = msgspec.field(name="_meta", default=Meta[_PromptMeta]())
 
 
 def prompt(desk: Desk, peer: Peer, params: PromptRequest) -> Answer:
@@ -73,10 +69,12 @@ def prompt(desk: Desk, peer: Peer, params: PromptRequest) -> Answer:
     """
     session = _find(desk, peer, params)
     wish = _wish(params.meta)
+    read = read_prompt(params.prompt, foreign_meta(params.meta))
+    must_not_be_in(wish.prompt_id or "", read.secrets)
     found = session.admit(
         Admission(
-            content=params.prompt,
-            prompt=read_prompt(params.prompt, foreign_meta(params.meta)),
+            shown=as_shown(params.prompt, read),
+            prompt=read,
             by=peer.identity.tui,
             origin=peer.identity.origin,
             client=peer.lends_to(session.id),
@@ -101,7 +99,7 @@ def _wish(meta: msgspec.Raw | UnsetType) -> PromptMeta:
     """What is ours in `_meta`; raises `InvalidParams`."""
     given = b"{}" if meta is UNSET else b'{"_meta":%b}' % bytes(meta)
     found = lenient.decode(given, _Wish).meta.moorage
-    wish = found if isinstance(found, PromptMeta) else PromptMeta()
+    wish = found if isinstance(found, _PromptMeta) else _PromptMeta()
     _check_wish(wish)
     return wish
 
@@ -118,24 +116,14 @@ def foreign_meta(meta: msgspec.Raw | UnsetType) -> msgspec.Raw | None:
     return msgspec.Raw(encode(keys)) if keys else None
 
 
-def _check_wish(wish: PromptMeta) -> None:
+def _check_wish(wish: _PromptMeta) -> None:
+    if wish.secret is not UNSET:
+        raise InvalidParams("Invalid params: secret is for the blocks of a prompt, one by one")
     if wish.prompt_id is not None and not 1 <= len(wish.prompt_id) <= MAX_PROMPT_ID:
         raise InvalidParams(f"Invalid params: promptId must have 1 to {MAX_PROMPT_ID} characters")
     seconds = wish.timeout_seconds
     if seconds is not None and not 0 < seconds <= MAX_TURN_SECONDS:
         raise InvalidParams("Invalid params: timeoutSeconds must be above 0, at most a week")
-
-
-def read_prompt(content: Sequence[msgspec.Raw], meta: msgspec.Raw | None = None) -> Prompt:
-    """What the blocks of a prompt mean; raises `InvalidParams` for blocks not served."""
-    blocks = [lenient.decode(b'{"block":%b}' % bytes(raw), _Block).block for raw in content]
-    for block in blocks:
-        if isinstance(block, Image | Audio):
-            raise InvalidParams("Invalid params: prompt: images and audio are not supported")
-    text = "\n".join(text_of(block) for block in blocks).strip()
-    if not text:
-        raise InvalidParams("Invalid params: prompt is blank")
-    return Prompt(blocks, text, meta)
 
 
 # ---- the answer to a prompt

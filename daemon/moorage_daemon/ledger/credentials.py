@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 import trio
 
 from moorage_daemon.grant_settings import CredentialSource
-from moorage_daemon.grants.credentials import MIN_SECRET
+from moorage_daemon.scrubbing import MIN_SECRET
 from moorage_daemon.secret_file import UnusableSecret, read_secret
 
 

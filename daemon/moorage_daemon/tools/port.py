@@ -42,7 +42,8 @@ class Bench:
     `progress` shows text while the tool is at work; it replaces what was shown before. `lent` is
     what the session's creator lent of their environment, None if they lent nothing. `client` is
     the one that prompted, None if it lends nothing or has left. `secrets` are the credentials that
-    the arguments refer to, by name: they are for what is started here and go nowhere else.
+    the arguments refer to, by name: they are for what is started here and go nowhere else. So are
+    the arguments themselves where they hold a secret, which `is_secret` says.
     """
 
     cwd: str
@@ -51,6 +52,7 @@ class Bench:
     lent: Mapping[str, str] | None = None
     client: Client | None = None
     secrets: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    is_secret: bool = False
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -62,10 +62,12 @@ class Run:
 async def run_supervised(command: str, bench: Bench) -> Report:
     """Run a command here; it is started before the first checkpoint.
 
-    Raises `NotBegun` where no shell was started, also if that comes out later. Credentials reach it
-    in variables and in no argument, where others could read them.
+    Raises `NotBegun` where no shell was started, also if that comes out later. Secrets reach it in
+    variables and in no argument, where others could read them.
     """
     text, variables = filled_for_shell(command, bench.secrets)
+    if bench.is_secret:
+        text, variables = _FROM_VARIABLE, {**variables, _VARIABLE: text}
     try:
         process = spawn(
             ["sh", "-c", text],
@@ -83,6 +85,10 @@ async def run_supervised(command: str, bench: Bench) -> Report:
     finally:
         bench.running.discard(process)
     return _report(process)
+
+
+_VARIABLE = "MOORAGE_COMMAND"
+_FROM_VARIABLE = f'eval "unset {_VARIABLE}\n${_VARIABLE}"'
 
 
 async def _show(process: Process, bench: Bench) -> None:

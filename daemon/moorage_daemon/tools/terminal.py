@@ -60,10 +60,10 @@ class Terminal:
     async def run(self, arguments: TerminalArguments, bench: Bench) -> Report:
         """Run the command to its end; whatever happens, the terminal is let go of.
 
-        With credentials it runs here: they are not for a client.
+        With secrets it runs here: they are not for a client.
         """
         client = bench.client
-        if client is None or not client.has_terminals or bench.secrets:
+        if client is None or not client.has_terminals or bench.secrets or bench.is_secret:
             return await run_supervised(arguments.command, bench)
         try:
             return await _attended(client, arguments.command, bench)

@@ -73,9 +73,10 @@ async def _old_text(path: str, bench: Bench) -> str | None:
 
 
 async def _by_client(arguments: WriteArguments, bench: Bench) -> bool:
-    """Have the client write it; False where it does not do that and the disk is as good."""
+    """Have the client write it; False where it does not do that and the disk is as good, and for
+    a secret, which is not for a client."""
     client = bench.client
-    if client is None or not client.writes_files:
+    if client is None or not client.writes_files or bench.is_secret:
         return False
     place = await Workspace(Path(bench.cwd)).place(arguments.path)
     if place is None:

@@ -19,9 +19,10 @@ NO_CALL = Call("Ask", Words(""))
 class OpenCall(msgspec.Struct, frozen=True):
     """A tool call that is under way. `deed` is what it comes to: a question does nothing.
 
-    `about` is the call as rules see it, `credentials` are those it refers to. `started` is the
-    loop's time when its tool was started, None before; `artifacts` are the addresses of what it
-    said at length, `output_bytes` how long that was.
+    `about` is the call as rules see it, `credentials` are those it refers to; one that `is_secret`
+    has a secret in its arguments. `started` is the loop's time when its tool was started, None
+    before; `artifacts` are the addresses of what it said at length, `output_bytes` how long that
+    was.
     """
 
     id: str
@@ -29,6 +30,7 @@ class OpenCall(msgspec.Struct, frozen=True):
     deed: Deed
     about: Call = NO_CALL
     credentials: tuple[str, ...] = ()
+    is_secret: bool = False
     started: float | None = None
     artifacts: tuple[str, ...] = ()
     output_bytes: int | None = None

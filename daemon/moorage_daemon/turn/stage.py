@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from moorage_daemon.agents.port import CallRefused, Exchange, ModelCall, StageClosed
 from moorage_daemon.grants.calls import Call, File, with_links
-from moorage_daemon.grants.credentials import Scrubber, references
+from moorage_daemon.grants.credentials import references
 from moorage_daemon.grants.policy import Say
 from moorage_daemon.grants.refusals import RefusalKind, Refused as NotGranted
 from moorage_daemon.ledger.ledger import Origin
@@ -49,6 +49,7 @@ from moorage_daemon.turn.posture import (
 )
 from moorage_daemon.turn.questions import as_call, put, said
 from moorage_daemon.turn.scene import Scene
+from moorage_daemon.turn.secrecy import Secrecy
 from moorage_daemon.turn.turn import Turn
 from moorage_protocol.acp import (
     PermissionKind,
@@ -96,8 +97,11 @@ class TurnStage:
     _spoken: int = 0
     _messages: int = 0
     _closed: bool = False
-    _scrubber: Scrubber | None = None
     _spent: Trouble | None = None
+    secrecy: Secrecy = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.secrecy = Secrecy(self.turn.prompt.secrets)
 
     # ---- speaking
 
@@ -131,16 +135,26 @@ class TurnStage:
 
     async def _stream(self, update: str, text: str) -> None:
         self._must_be_open()
-        message = f"{self.turn.generation}-{self._messages}-{update[6]}"
-        self.scene.log.append_text(update, text, message, self.turn.generation)
+        self._tell(update, self.secrecy.piece(update, text))
         self._spoken += 1
         if self._spoken % BREATH == 0:
             await trio.lowlevel.checkpoint()
         await self.scene.log.room()
 
+    def _tell(self, update: str, text: str) -> None:
+        if text:
+            message = f"{self.turn.generation}-{self._messages}-{update[6]}"
+            self.scene.log.append_text(update, text, message, self.turn.generation)
+
+    def _end_message(self) -> None:
+        """What is said from here on is a new message; of this one nothing is held back any more."""
+        for update, rest in self.secrecy.rest():
+            self._tell(update, rest)
+        self._messages += 1
+
     async def plan(self, entries: Sequence[PlanEntry]) -> None:
         """Show the plan."""
-        self._show(Kind.PLAN, Plan(entries=list(entries)))
+        self._show(Kind.PLAN, Plan(entries=self.secrecy.entries(entries)))
         await self.scene.log.room()
 
     async def tell_usage(self, call: ModelCall) -> None:
@@ -168,7 +182,7 @@ class TurnStage:
 
     def _show(self, kind: Kind, update: msgspec.Struct) -> int:
         self._must_be_open()
-        self._messages += 1  # text after it is a new message
+        self._end_message()
         return self.scene.log.append(kind, encode(update), generation=self.turn.generation)
 
     def _must_be_open(self) -> None:
@@ -178,7 +192,7 @@ class TurnStage:
     async def report(self, verification: Verification) -> None:
         """Record what was verified; raises `ValueError` if that is more than a message holds."""
         self._must_be_open()
-        body = encode(verification)
+        body = encode(self.secrecy.verification(verification))
         if len(body) > MAX_REPORT:
             raise ValueError("a verification report is too long")
         self.scene.log.append(Kind.REPORT, body, generation=self.turn.generation)
@@ -190,7 +204,10 @@ class TurnStage:
         """Put a question to the user, shown as a tool call that does nothing but ask."""
         call = self._open_call("Ask")
         fields = ToolCallFields(
-            tool_call_id=call.id, title=title, kind=kind, status=ToolCallStatus.PENDING
+            tool_call_id=call.id,
+            title=self.secrecy.text(title),
+            kind=kind,
+            status=ToolCallStatus.PENDING,
         )
         self._show(Kind.TOOL, as_call(fields))
         decision = await put(self.scene, self.turn.generation, fields)
@@ -209,15 +226,18 @@ class TurnStage:
         locations = tool.locations(arguments, self.cwd)
         deed = Deed(tool.kind, tool.asks, lie_inside(self.cwd, locations))
         named = references(given.decode(errors="replace"))
-        call = self._open_call(tool.name, deed, tool.about(arguments, self.cwd), named)
+        shown = self.secrecy.json(given)
+        call = self._open_call(
+            tool.name, deed, tool.about(arguments, self.cwd), named, is_secret=shown != given
+        )
         fields = ToolCallFields(
             tool_call_id=call.id,
-            title=tool.title(arguments),
+            title=self.secrecy.text(tool.title(arguments)),
             name=tool.name,
             kind=tool.kind,
             status=ToolCallStatus.PENDING,
-            locations=locations or None,
-            raw_input=msgspec.Raw(given),
+            locations=self.secrecy.locations(locations) or None,
+            raw_input=msgspec.Raw(shown),
         )
         bench = Bench(
             self.cwd,
@@ -225,6 +245,7 @@ class TurnStage:
             self.running,
             self.scene.environment,
             self.turn.client,
+            is_secret=call.is_secret,
         )
         self._show(Kind.TOOL, as_call(fields))
         try:
@@ -350,10 +371,9 @@ class TurnStage:
         return ()
 
     async def _tells(self, content: Sequence[ToolCallContent]) -> bool:
-        """Whether a credential stands in it; a difference without it would be another one."""
+        """Whether a secret stands in it; a difference without it would be another one."""
         await self._listed()
-        text = encode(content).decode()
-        return self._scrubber is not None and self._scrubber.scrub(text) != text
+        return self.secrecy.stands_in(encode(content).decode())
 
     async def _permit(self, call: OpenCall, fields: ToolCallFields) -> Intent:
         """Come to a decision, and write the intent and the charge with it.
@@ -376,7 +396,8 @@ class TurnStage:
 
         def chosen(kind: PermissionKind | None) -> None:
             decision = kind.value if kind is not None else Decision.LET_PASS.value
-            intend(decision, remember=kind is PermissionKind.ALLOW_ALWAYS)
+            is_for_good = kind is PermissionKind.ALLOW_ALWAYS and not call.is_secret
+            intend(decision, remember=is_for_good)
 
         ruling = self._heed(call)
         if isinstance(ruling, Unasked):
@@ -395,7 +416,11 @@ class TurnStage:
 
     async def _stands(self, call: OpenCall, ruling: Ruling, wish: str) -> bool:
         """Whether an earlier "always" is all that it takes; the rules of after the look count."""
-        if ruling == Asked(each_time=True) or not await self.scene.standing.covers(wish):
+        if (
+            call.is_secret
+            or ruling == Asked(each_time=True)
+            or not await self.scene.standing.covers(wish)
+        ):
             return False
         return self._heed(call) != Asked(each_time=True)
 
@@ -446,7 +471,9 @@ class TurnStage:
     async def _listed(self) -> Mapping[str, str]:
         """The credentials that the grant lists, which nothing is to tell from here on."""
         listed = await self.scene.ground.secrets()
-        self._scrubber = Scrubber(listed) if listed else None
+        if not self._closed:
+            self._end_message()
+        self.secrecy.learn(listed)
         return listed
 
     async def _run(self, call: OpenCall, tool: Tool[A], arguments: A, bench: Bench) -> Report:
@@ -462,13 +489,13 @@ class TurnStage:
         except Exception:
             self._break(call)
             raise
-        report, code = self._fit_to_tell(call, report)
-        kept = await keep(report, self.scene.blobs)
+        told, heard, code = self._fit_to_tell(call, report)
+        kept = await keep(told, self.scene.blobs)
         if kept is not None and call.id in self._calls:
-            report = self._record_artifact(call, kept)
-        said = "" if report.is_shown else report.text
-        self._finish(call, "completed" if report.ok else "failed", said, code, report=report)
-        return report
+            told = heard = self._record_artifact(call, kept)
+        said = "" if told.is_shown else told.text
+        self._finish(call, "completed" if told.ok else "failed", said, code, report=told)
+        return heard
 
     def _record_artifact(self, call: OpenCall, kept: Kept) -> Report:
         """Name what was kept in the log; gives the report that says where it is."""
@@ -488,16 +515,14 @@ class TurnStage:
         )
         return kept.named(address)
 
-    def _fit_to_tell(self, call: OpenCall, report: Report) -> tuple[Report, str | None]:
-        """The report without secrets, or that it is withheld, with the word for that."""
-        if self._scrubber is not None:
-            whole = None if report.whole is None else self._scrubber.scrub(report.whole)
-            text = self._scrubber.scrub(report.text, is_cut=whole is not None)
-            report = replace(report, text=text, whole=whole)
-        if self.scene.ground.withholds(call.about, report.whole or report.text):
-            report = replace(report, text=WITHHELD, whole=None, is_shown=False)
-            return report, "withheld"
-        return report, None
+    def _fit_to_tell(self, call: OpenCall, report: Report) -> tuple[Report, Report, str | None]:
+        """The report as it is told, and as the agent hears it: both without what they are not to
+        hold, or only that it is withheld, with the word for that."""
+        told = self.secrecy.report(report)
+        if self.scene.ground.withholds(call.about, told.whole or told.text):
+            withheld = replace(report, text=WITHHELD, whole=None, is_shown=False)
+            return withheld, withheld, "withheld"
+        return told, self.secrecy.report_for_agent(report), None
 
     def _break(self, call: OpenCall) -> None:
         self._finish(call, "failed", "The tool broke.", code="tool")
@@ -508,11 +533,13 @@ class TurnStage:
         deed: Deed = QUESTION,
         about: Call = NO_CALL,
         credentials: tuple[str, ...] = (),
+        *,
+        is_secret: bool = False,
     ) -> OpenCall:
         self._must_be_open()
         self._called += 1
         name = f"call-{self.turn.generation}-{self._called}"
-        call = OpenCall(name, tool, deed, about, credentials)
+        call = OpenCall(name, tool, deed, about, credentials, is_secret)
         self._calls[call.id] = call
         return call
 
@@ -521,9 +548,8 @@ class TurnStage:
 
     def _show_progress(self, call: OpenCall, text: str) -> None:
         if not self._closed and not self.scene.ground.withholds(call.about, text):
-            if self._scrubber is not None:
-                text = self._scrubber.scrub(text, is_cut=True)
-            content = [ToolContent(content=Text(text=excerpt(text)))]
+            shown = excerpt(self.secrecy.text(text, is_cut=True))
+            content = [ToolContent(content=Text(text=shown))]
             self._show(Kind.TOOL, ToolCallUpdate(tool_call_id=call.id, content=content))
 
     def _finish(
@@ -536,6 +562,7 @@ class TurnStage:
         report: Report | None = None,
     ) -> None:
         is_open = self._calls.pop(call.id, None)
+        text = self.secrecy.text(text)
         if is_open is not None:
             result = ResultBody(
                 tool_call_id=call.id,
@@ -561,9 +588,9 @@ class TurnStage:
             content=[ToolContent(content=Text(text=excerpt(text)))] if text else None,
         )
         generation, log = self.turn.generation, self.scene.log
+        self._end_message()
         log.append(Kind.TOOL, encode(shown), generation=generation)
         log.append(Kind.RESULT, result, generation=generation)
-        self._messages += 1
         self._count(result.status)
 
     def _count(self, status: str) -> None:
@@ -590,6 +617,7 @@ class TurnStage:
         self.scene.asks.end(self.turn.generation)
         for call in list(self._calls.values()):
             self._finish(call, "cancelled", "Cancelled.")
+        self._end_message()
         self._closed = True
         for process in list(self.running):
             process.kill()

@@ -1,20 +1,16 @@
-"""Secrets by reference: filled in late, and taken out of everything that comes back."""
+"""Secrets by reference: filled in late, and told as references."""
 
-import base64
-import json
 import subprocess
-from urllib.parse import quote
 
 import pytest
-from hypothesis import given, strategies as st
 
 from moorage_daemon.grants.credentials import (
-    Scrubber,
     filled,
     filled_for_shell,
     is_name,
     reference,
     references,
+    scrubber_of,
 )
 
 
@@ -74,50 +70,5 @@ def test_command_without_references_stays_as_it_is() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "shown",
-    [
-        SECRET,
-        json.dumps(SECRET),
-        json.dumps(SECRET, ensure_ascii=False),
-        quote(SECRET, safe=""),
-        SECRET.encode().hex(),
-        base64.b64encode(SECRET.encode()).decode(),
-        base64.b64encode(b"user:" + SECRET.encode()).decode(),
-        base64.b64encode(b"me:" + SECRET.encode()).decode(),
-        base64.b64encode(b"us:x:" + SECRET.encode() + b":y").decode(),
-        base64.urlsafe_b64encode(b"user:" + SECRET.encode()).decode(),
-        f"{SECRET}{SECRET}",
-    ],
-)
-def test_secret_is_taken_out_in_the_forms_in_which_programs_print_it(shown: str) -> None:
-    scrubbed = Scrubber(SECRETS).scrub(f"before {shown} after")
-
-    assert reference("key") in scrubbed
-    assert scrubbed.startswith("before ")
-    assert scrubbed.endswith(" after")
-    for form in (SECRET, SECRET.encode().hex(), quote(SECRET, safe="")):
-        assert form not in scrubbed
-    assert base64.b64encode(SECRET.encode()).decode()[4:-4] not in scrubbed
-
-
-def test_line_of_a_longer_secret_is_taken_out_too() -> None:
-    secret = "-----BEGIN KEY-----\nabcdefghijkl\nmnopqrstuvwx\n-----END KEY-----\n"
-
-    scrubbed = Scrubber({"pem": secret}).scrub("x mnopqrstuvwx y\n" + secret)
-
-    assert "mnopqrstuvwx" not in scrubbed
-    assert "abcdefghijkl" not in scrubbed
-
-
-@given(cut=st.integers(4, len(SECRET) - 1), before=st.text("ab \n", max_size=5))
-def test_secret_that_is_cut_at_an_edge_is_taken_out(cut: int, before: str) -> None:
-    scrubber = Scrubber({"key": SECRET})
-
-    assert SECRET[:cut] not in scrubber.scrub(before + SECRET[:cut], is_cut=True)
-    assert SECRET[-cut:] not in scrubber.scrub(SECRET[-cut:] + before, is_cut=True)
-
-
-@given(st.text())
-def test_text_without_secrets_stays_as_it_is(text: str) -> None:
-    assert Scrubber({"key": "a-secret-that-is-nowhere"}).scrub(text) == text
+def test_secret_is_told_as_its_reference() -> None:
+    assert scrubber_of(SECRETS).scrub(f"it is {SECRET}.") == f"it is {reference('key')}."
