@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _hold_standard_descriptors()
     arguments = _parser().parse_args(argv)
     _log_to_stderr(arguments.verbose)
+    gc.set_threshold(COLLECT_AFTER, 20, 20)  # thousands of sessions are taken up by the start
     try:
         code = _run(arguments)
     except Exception as error:  # noqa: BLE001 - the program's last words
@@ -186,7 +187,7 @@ async def _serve(settings: Settings, state: StateDir) -> None:
         async with trio.open_nursery() as nursery:
             async with open_app(settings, state, abandon=leave) as app:
                 async with open_listeners(app, settings, state):
-                    _spare_the_collector()
+                    gc.freeze()  # what is there by now stays: looking through it costs latency
                     _announce(settings, state, app.websocket_port)
                     nursery.start_soon(_obey, signals, stop, leave)
                     await stop.wait()
@@ -202,12 +203,6 @@ async def _obey(
     stop.set()
     await anext(signals)
     leave(1)
-
-
-def _spare_the_collector() -> None:
-    """What is there by now stays; looking through it again and again only costs latency."""
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 20)
 
 
 def _announce(settings: Settings, state: StateDir, port: int | None) -> None:
