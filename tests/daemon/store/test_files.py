@@ -232,8 +232,13 @@ async def test_every_id_has_a_file_of_its_own_inside_the_directory(path: Path) -
 def test_a_name_gives_its_id_back_where_it_holds_it() -> None:
     assert session_of(name_of("a/b")) == "a/b"
     assert session_of(name_of("x" * 1000)) == name_of("x" * 1000)
-    for name in ("stray.journal", "s1.journal", "s.journal.journal"):
+    assert session_of(name_of("s1")) == "s1"
+    for name in ("Stray.journal", "=zz.journal", "=6.journal", "=6131.journal", "s.j.journal"):
         assert session_of(name) == name
+
+
+def test_a_person_finds_the_file_of_a_session_by_its_id() -> None:
+    assert name_of("cmkd5o64amdt5ppkpgauciytr4") == "cmkd5o64amdt5ppkpgauciytr4.journal"
 
 
 # ---- what is refused

@@ -20,7 +20,7 @@ from moorage_daemon.store.files.journal import CUT, UNPLACED, name_of
 DAMAGED = ".damaged"  # what stood among the commits of a segment, with the place where it stood
 
 _PUT = re.compile(rb'\[("(?:[^"\\]|\\.)*"),(\d{1,18}),(\d{1,18}),\[\{"version":(\d{1,18}),"seq":')
-_REMOVES = re.compile(rb'"removes":\["([hs][0-9a-z]*\.journal)"\]')
+_REMOVES = re.compile(rb'"removes":\["([0-9a-z_=@][0-9a-z_-]*\.journal)"\]')
 
 
 @dataclass(frozen=True, slots=True)

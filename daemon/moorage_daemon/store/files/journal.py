@@ -5,10 +5,9 @@ is read from its end, where all stands that has to be known of a session; what l
 looked at when somebody asks for entries.
 """
 
-import base64
-import binascii
 import hashlib
 import logging
+import re
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -17,7 +16,7 @@ from msgspec import Raw
 
 from moorage_daemon.store.disk import Disk, File
 from moorage_daemon.store.files.frames import Frames, frame_size, last_frame, next_frame
-from moorage_daemon.store.files.pieces import Place, schema_of
+from moorage_daemon.store.files.pieces import Place
 from moorage_daemon.store.model import Head
 from moorage_daemon.store.port import StoreBroken, Stored, StoreFull, StoreUnreadable
 from moorage_daemon.store.rules import Tip
@@ -28,26 +27,29 @@ logger = logging.getLogger(__name__)
 ENDING = ".journal"
 CUT = ".torn"  # what was cut off a journal's end, with the place where it stood
 UNPLACED = ".commits"  # before that: it was durable in the log of commits, and never in the journal
-LONGEST = 120  # bytes of an id that stands in its file's name; a longer one's digest does
+LONGEST = 100  # bytes of an id that stands in its file's name; a longer one's digest does
 TORN = 2**26  # bytes; a longer rest was never one unfinished write
 
 _MARK = b'{"version":'
+_PLAIN = re.compile(rf"[0-9a-z_][0-9a-z_-]{{,{LONGEST - 1}}}")  # an id that can be a file's name
 
 
 def name_of(session: str) -> str:
-    """The name of a session's file."""
+    """The name of a session's file: its id, or where that is none for a file its bytes."""
+    if _PLAIN.fullmatch(session):
+        return session + ENDING
     encoded = session.encode()
     if len(encoded) > LONGEST:
-        return f"h{hashlib.sha256(encoded).hexdigest()}{ENDING}"
-    return f"s{base64.b32encode(encoded).decode().rstrip('=').lower()}{ENDING}"
+        return f"@{hashlib.sha256(encoded).hexdigest()}{ENDING}"
+    return f"={encoded.hex()}{ENDING}"
 
 
 def session_of(name: str) -> str:
     """The id in a file's name; the name itself where a digest stands for it."""
-    text = name.removesuffix(ENDING).removeprefix("s").upper()
+    text = name.removesuffix(ENDING)
     try:
-        session = base64.b32decode(text + "=" * (-len(text) % 8)).decode()
-    except (binascii.Error, UnicodeDecodeError):
+        session = bytes.fromhex(text[1:]).decode() if text.startswith("=") else text
+    except ValueError:
         return name
     return session if name_of(session) == name else name
 
@@ -83,7 +85,7 @@ class Standing:
         return Stored(msgspec.json.decode(self.head, type=Head), self.place.seq, self.place.first)
 
 
-class Seen(Place, frozen=True):
+class Seen(Place, frozen=True, gc=False):
     """A frame without its entries."""
 
     head: Raw = Raw(b"")
@@ -128,14 +130,13 @@ class _Look:
             if not head:
                 head, head_at = self._head_at(seen.head_at), seen.head_at
             known = msgspec.json.decode(head, type=Head)
-            schema = schema_of(head)
         except msgspec.DecodeError as error:
             raise self._unreadable(f"its head cannot be read: {error}") from error
         if name_of(known.id) != self.name:
             raise self._unreadable("its journal is another session's")
         size = at + frame_size(payload)
         place = Place(seen.version, seen.seq, seen.first, head_at)
-        return Standing(place, schema, head, size, size, copy)
+        return Standing(place, known.schema, head, size, size, copy)
 
     def _head_at(self, at: int) -> bytes:
         frames = Frames(self.disk, self.file, at, self.disk.size(self.file), chunk=0)
