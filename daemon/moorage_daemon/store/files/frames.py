@@ -8,6 +8,7 @@ A checksum alone is not enough: a bit that flips in a newline would join two lin
 would be taken for one that was never finished.
 """
 
+import re
 import zlib
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from moorage_daemon.store.disk import Disk, File
 
 HEADER = 18  # bytes: two numbers of eight hexadecimal digits, a space behind each
 MAX_FRAME = 2**28  # bytes of JSON; a longer length is damage and no reason to ask for memory
-CHUNK = 2**18  # bytes read at once
+CHUNK = 2**16  # bytes read at once
+
+_HEADER = re.compile(rb"([0-9a-f]{8}) ([0-9a-f]{8} )")
 
 
 def frame(payload: bytes) -> bytes:
@@ -33,24 +36,22 @@ def frame_size(payload: bytes) -> int:
 
 def payload_at(data: bytes, at: int) -> bytes | None:
     """The payload of the frame that begins there; None if there is no whole one."""
-    size = claimed_size(data[at : at + HEADER])
-    if size is None:
+    header = _HEADER.match(data, at)
+    if header is None:
         return None
-    end = at + HEADER + size
+    checksum, sized = header.groups()
+    start = at + HEADER
+    end = start + int(sized, 16)
     if data[end : end + 1] != b"\n":
         return None
-    checked = data[at + 9 : end]
-    return checked[9:] if zlib.crc32(checked) == int(data[at : at + 8], 16) else None
+    payload = data[start:end]
+    return payload if zlib.crc32(payload, zlib.crc32(sized)) == int(checksum, 16) else None
 
 
-def claimed_size(header: bytes) -> int | None:
-    """The length that a header names; None if it is none."""
-    if len(header) < HEADER or header[8] != ord(" ") or header[17] != ord(" "):
-        return None
-    digits = header[:8] + header[9:17]
-    if digits.strip(b"0123456789abcdef"):
-        return None
-    size = int(header[9:17], 16)
+def claimed_size(data: bytes) -> int | None:
+    """The length that the header there names; None if it is none."""
+    header = _HEADER.match(data)
+    size = MAX_FRAME + 1 if header is None else int(header[2], 16)
     return size if size <= MAX_FRAME else None
 
 
@@ -70,22 +71,28 @@ class Frames:
 
     def __iter__(self) -> Generator[tuple[int, bytes]]:
         """Each frame's place and payload."""
-        held, data = self.at, b""
+        data, used = b"", 0
         while self.at < self.end:
-            payload = payload_at(data, self.at - held)
+            payload = payload_at(data, used)
             if payload is None:
-                held, data = self.at, self._next()
+                data, used = self._more(data[used:]), 0
                 payload = payload_at(data, 0)
             if payload is None:
                 return
-            place, self.at = self.at, self.at + frame_size(payload)
+            size = frame_size(payload)
+            place, self.at, used = self.at, self.at + size, used + size
             yield place, payload
 
-    def _next(self) -> bytes:
-        """What stands at `at`: a chunk, or the whole of a longer frame."""
-        size = claimed_size(self.disk.read(self.file, self.at, HEADER))
-        wanted = max(self.chunk, HEADER if size is None else HEADER + size + 1)
-        return self.disk.read(self.file, self.at, min(wanted, self.end - self.at))
+    def _more(self, held: bytes) -> bytes:
+        """What stands at `at`: a chunk, or the whole of a longer frame; it begins with `held`."""
+        if len(held) < HEADER:
+            held += self._behind(held, max(self.chunk, HEADER))
+        size = claimed_size(held)
+        return held + self._behind(held, max(self.chunk, 0 if size is None else HEADER + size + 1))
+
+    def _behind(self, held: bytes, wanted: int) -> bytes:
+        missing = min(wanted, self.end - self.at) - len(held)
+        return self.disk.read(self.file, self.at + len(held), missing)
 
 
 def last_frame(disk: Disk, file: File, end: int) -> tuple[int, bytes] | None:

@@ -4,6 +4,7 @@ A body that is a JSON object stands in it as it is; any other, which no entry of
 as base64, so that every body comes back byte for byte.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -31,7 +32,7 @@ class _Line(Struct, frozen=True, omit_defaults=True, gc=False):
     data: bytes | None = None
 
 
-class Place(Struct, frozen=True):
+class Place(Struct, frozen=True, gc=False):
     """Where in a session's log a frame stands.
 
     `version` grows by one with each frame; `seq` is the number of the last entry up to here,
@@ -45,17 +46,25 @@ class Place(Struct, frozen=True):
     head_at: int = 0
 
 
-class Piece(Place, frozen=True):
+class Piece(Place, frozen=True, gc=False):
     """A frame of a journal."""
 
     head: Raw = _NONE
     entries: list[_Line] = []
 
-    def found(self) -> Iterator[Entry]:
+    def found(self) -> list[Entry]:
         """Its entries."""
-        for line in self.entries:
-            body = bytes(line.body) if line.data is None else line.data
-            yield Entry(line.seq, line.at, line.kind, body, line.generation, line.origin)
+        return [
+            Entry(
+                line.seq,
+                line.at,
+                line.kind,
+                bytes(line.body) if line.data is None else line.data,
+                line.generation,
+                line.origin,
+            )
+            for line in self.entries
+        ]
 
 
 class _HeadSchema(Struct):
@@ -63,6 +72,8 @@ class _HeadSchema(Struct):
 
     schema: int = 1
 
+
+_NUMBERS = re.compile(rb'\{"version":([0-9]+),"seq":([0-9]+),')
 
 PLACE = msgspec.json.Decoder(Place)
 PIECES = msgspec.json.Decoder(Piece)
@@ -75,6 +86,17 @@ _LINES = msgspec.json.Encoder()
 def schema_of(head: bytes) -> int:
     """The schema of a head of any version; raises `msgspec.DecodeError`."""
     return _HEAD_SCHEMA.decode(head).schema
+
+
+def numbers_of(payload: bytes) -> tuple[int, int]:
+    """A frame's version, and the number of the last entry up to it.
+
+    They stand in front, and the rest is not looked at. Raises `msgspec.DecodeError`.
+    """
+    found = _NUMBERS.match(payload)
+    if found is None:
+        raise msgspec.DecodeError("a frame does not begin with its numbers")
+    return int(found[1]), int(found[2])
 
 
 class Draft(Struct, frozen=True):

@@ -1,7 +1,7 @@
 """What is asked of the journals, beside the thread that writes.
 
-A page of a long log begins in the middle: where each frame lies is found out in one walk over the
-journal, which is also what shows that it is whole, and remembered for the sessions read last.
+A page of a long log begins in the middle: where each frame lies is found out on the way there,
+which is also what shows that nothing is missing, and remembered for the sessions read last.
 """
 
 from array import array
@@ -10,13 +10,14 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 
 import msgspec
 
 from moorage_daemon.store.disk import Disk, File
 from moorage_daemon.store.files.frames import HEADER, Frames, frame_size
 from moorage_daemon.store.files.journal import CUT, SEEN, UNPLACED, Standing, name_of
-from moorage_daemon.store.files.pieces import PIECES, PLACE
+from moorage_daemon.store.files.pieces import PIECES, numbers_of
 from moorage_daemon.store.files.shelf import Shelf
 from moorage_daemon.store.model import Entry, Head
 from moorage_daemon.store.naming import blobs_named, digests_in
@@ -34,7 +35,10 @@ REMEMBERED = 64  # journals; sixteen bytes for each of their frames
 
 @dataclass(slots=True)
 class _Index:
-    """The frames of a journal up to `end`: where each begins, and its last entry's number."""
+    """The frames of a journal up to `end`: where each begins, and its last entry's number.
+
+    As far as anybody has read it: what lies behind is not known to be whole.
+    """
 
     copy: int
     end: int = 0
@@ -47,17 +51,16 @@ class _Index:
         found = bisect_right(self.seqs, seq)
         return self.places[found] if found < len(self.places) else self.end
 
-    def extend(self, journal: "_Journal") -> None:
-        """Find the frames behind those that are known."""
-        for payload in journal.settled(self.end):
-            place = PLACE.decode(payload)
-            if self.places and place.version != self.version + 1:
-                problem = f"a part of its journal is missing at byte {self.end}"
-                raise StoreUnreadable(journal.session, problem)
-            self.places.append(self.end)
-            self.seqs.append(place.seq)
-            self.version = place.version
-            self.end += frame_size(payload)
+    def take(self, session: str, payload: bytes) -> int:
+        """The next frame; gives its last entry's number."""
+        version, seq = numbers_of(payload)
+        if self.places and version != self.version + 1:
+            raise StoreUnreadable(session, f"a part of its journal is missing at byte {self.end}")
+        self.places.append(self.end)
+        self.seqs.append(seq)
+        self.version = version
+        self.end += frame_size(payload)
+        return seq
 
 
 class Reader:
@@ -86,10 +89,11 @@ class Reader:
         with self._opened(session) as journal:
             if journal is None:
                 return Page([])
-            found = self._found(journal, after)
-            wanted = (entry for entry in found if kinds is None or entry.kind in kinds)
+            found: Iterator[Entry] = chain.from_iterable(self._found(journal, after))
+            if kinds is not None:
+                found = (entry for entry in found if entry.kind in kinds)
             gap = journal.standing.place.first > after + 1
-            return cut_page(wanted, limit, max_bytes, gap=gap)
+            return cut_page(found, limit, max_bytes, gap=gap)
 
     @contextmanager
     def _opened(self, session: str) -> Generator["_Journal | None"]:
@@ -109,19 +113,31 @@ class Reader:
             if file is not None:
                 folder.shut(file)
 
-    def _found(self, journal: "_Journal", after: int) -> Iterator[Entry]:
-        """The entries beyond `after`."""
-        start = 0 if journal.file is None else self._index(journal).after(after)
-        for payload in journal.payloads(start):
-            for entry in PIECES.decode(payload).found():
-                if entry.seq > after:
-                    yield entry
+    def _found(self, journal: "_Journal", after: int) -> Iterator[list[Entry]]:
+        """The entries beyond `after`, those of a frame together."""
+        for payload in self._payloads(journal, after):
+            found = PIECES.decode(payload).found()
+            if found and found[0].seq <= after:
+                found = [entry for entry in found if entry.seq > after]
+            yield found
+
+    def _payloads(self, journal: "_Journal", after: int) -> Iterator[bytes]:
+        """The frames that may have entries beyond `after`."""
+        if journal.file is not None:
+            index = self._index(journal)
+            at = index.after(after)
+            for payload in journal.settled(at):
+                is_beyond = at < index.end or index.take(journal.session, payload) > after
+                at += frame_size(payload)
+                if is_beyond:
+                    yield payload
+        yield from journal.unsettled()
 
     def _index(self, journal: "_Journal") -> _Index:
+        """What is known of where its frames are."""
         index = self._indexes.pop(journal.session, None)
         if index is None or index.copy != journal.standing.copy:
             index = _Index(journal.standing.copy)
-        index.extend(journal)
         self._indexes[journal.session] = index
         if len(self._indexes) > REMEMBERED:
             self._indexes.popitem(last=False)
