@@ -160,7 +160,9 @@ class Client:
     # ---- asking
 
     async def start(self, method: str, params: Json) -> Pending:
-        """Send a request."""
+        """Send a request; raises `Gone`."""
+        if self.gone.is_set():  # over TCP one more message can be sent than is ever answered
+            raise Gone
         self._asked += 1
         pending = Pending(self._asked)
         self._open[pending.id] = pending

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,9 +135,18 @@ def complaints(state: Path) -> list[str]:
     return [line for line in lines if " ERROR " in line or "Traceback" in line]
 
 
-async def start_daemon(state: Path, settings: str = "", *, gagged: bool = False) -> Starting:
-    """Start a daemon on a state directory, with `settings` as its configuration file."""
-    command = _prepare(state, settings)
+async def start_daemon(
+    state: Path,
+    settings: str = "",
+    *,
+    gagged: bool = False,
+    program: Sequence[str] = ("moorage_daemon",),
+) -> Starting:
+    """Start a daemon on a state directory, with `settings` as its configuration file.
+
+    `program` is the module that is the daemon, and what it is told before the daemon's options.
+    """
+    command = _prepare(state, settings, program)
     readable, writable = os.pipe()
     fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, PIPE)
     if gagged:
@@ -152,11 +161,11 @@ async def start_daemon(state: Path, settings: str = "", *, gagged: bool = False)
     return Starting(state, process, began, readable)
 
 
-def _prepare(state: Path, settings: str) -> list[str]:
+def _prepare(state: Path, settings: str, program: Sequence[str]) -> list[str]:
     state.mkdir(mode=0o700, exist_ok=True)
     config = state.with_name(f"{state.name}.toml")
     config.write_text(settings)
-    command = [sys.executable, "-m", "moorage_daemon"]
+    command = [sys.executable, "-m", *program]
     return [*command, "--state-dir", str(state), "--config", str(config)]
 
 

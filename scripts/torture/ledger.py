@@ -71,7 +71,8 @@ class Ledger:
             self._text.setdefault(generation, []).append(update["content"]["text"])
         elif update.get("sessionUpdate") == "tool_call_update":
             for item in update.get("content") or ():
-                self.shown = item["content"]["text"]
+                if item["type"] == "content":
+                    self.shown = item["content"]["text"]
 
     @property
     def is_mid_turn(self) -> bool:

@@ -239,9 +239,11 @@ async def open_link(
             await sock.connect(address.unix)
             return Link(sock, framing or Lines())
         return await _upgrade(sock, address)
-    except OSError as error:
+    except BaseException as error:
         sock.close()
-        raise Gone from error
+        if isinstance(error, OSError):
+            raise Gone from error
+        raise
 
 
 async def _upgrade(sock: trio.socket.SocketType, address: Address) -> Link:

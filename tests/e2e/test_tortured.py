@@ -1,4 +1,4 @@
-"""A little of `scripts/torture/run messages` and `starts`, at every run of the tests."""
+"""A little of `scripts/torture/run messages`, `starts` and `budget`, at every run of the tests."""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.torture import messages, starts
+from scripts.torture import budget, messages, starts
 from scripts.torture.report import Report
 
 
@@ -40,3 +40,25 @@ async def test_what_a_dead_daemon_left_keeps_nobody_from_one(report: Report, lef
 
     assert report.violations == []
     assert len(took) == 1
+
+
+@pytest.mark.parametrize("store", budget.STORES)
+async def test_budget_is_not_exceeded_though_its_daemon_is_killed(
+    report: Report, store: str
+) -> None:
+    waves = budget.Waves(report, store, together=2, gateways=8)
+
+    await waves.one(kills=1)
+
+    assert waves.problems == []
+    assert waves.kills == 1
+    assert waves.counts["tools_ran"] > 0
+
+
+async def test_charge_apart_from_the_look_at_its_budget_is_noticed(report: Report) -> None:
+    waves = budget.Waves(report, "sqlite", "apart", together=4, gateways=8)
+
+    while not waves.problems and waves.played < 5:
+        await waves.one(kills=0)
+
+    assert any("recorded of" in problem for problem in waves.problems)
