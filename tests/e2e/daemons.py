@@ -51,8 +51,8 @@ class DaemonProcess:
         return self.ended()
 
 
-def command(state_dir: Path, *flags: str) -> list[str]:
-    return [sys.executable, "-m", "moorage_daemon", "--state-dir", str(state_dir), *flags]
+def command(state_dir: Path, *flags: str, program: str = "moorage_daemon") -> list[str]:
+    return [sys.executable, "-m", program, "--state-dir", str(state_dir), *flags]
 
 
 def environment() -> dict[str, str]:
@@ -61,8 +61,10 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def running(state_dir: Path, *flags: str) -> Generator[DaemonProcess]:
-    """Start a daemon and wait for its ready line.
+def running(
+    state_dir: Path, *flags: str, program: str = "moorage_daemon"
+) -> Generator[DaemonProcess]:
+    """Start a daemon and wait for its ready line; `program` is one that does as it does.
 
     On leaving it is killed, and so is one that a client started after it on the same directory.
     """
@@ -70,7 +72,7 @@ def running(state_dir: Path, *flags: str) -> Generator[DaemonProcess]:
     with (
         log.open("a") as errors,
         subprocess.Popen(
-            command(state_dir, *flags),
+            command(state_dir, *flags, program=program),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

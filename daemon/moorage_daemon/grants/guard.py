@@ -121,6 +121,7 @@ def _rated(account: Account, count: int, now: Moment) -> list[tuple[Account, Spe
                 grant=account.id,
                 limit=limit.calls,
                 per_seconds=limit.per_seconds,
+                asked=count,
                 retry_in=wait_for(limit, spend.recent, elapsed, count),
             )
         spends.append((each, _spent(spend, count if is_own else 0, recent, elapsed, now)))
