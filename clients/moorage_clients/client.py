@@ -53,7 +53,7 @@ from moorage_clients.conversation import Conversation, OnConnection
 from moorage_clients.errors import CannotConnect, ConnectionLost
 from moorage_clients.identity import IdentityFile
 from moorage_clients.nursery import open_quiet_nursery
-from moorage_clients.submissions import Submission, Submissions
+from moorage_clients.submissions import Outcome, Submission, Submissions
 from moorage_clients.turn import Turn
 from moorage_clients.version import difference
 from moorage_protocol.acp import (
@@ -108,6 +108,7 @@ from moorage_protocol.moorage import (
     RespondParams,
     RespondResult,
     Scope,
+    SecretText,
     SessionInfo,
     State,
     StatusResult,
@@ -282,7 +283,7 @@ class Client:
     async def prompt(
         self,
         session_id: str,
-        prompt: str | Sequence[ContentBlock],
+        prompt: str | Sequence[ContentBlock | SecretText],
         *,
         prompt_id: str | None = None,
         on_busy: OnBusy = OnBusy.QUEUE,
@@ -290,7 +291,8 @@ class Client:
     ) -> AsyncGenerator[Turn, None]:
         """Prompt, and follow the turn in the block; leaving the block leaves the turn running.
 
-        The same `prompt_id` again does not run the prompt twice.
+        The same `prompt_id` again does not run the prompt twice. A `SecretText` among the blocks is
+        for the agent and kept nowhere; `KeepsNoSecrets` says that this daemon would keep it.
         """
         wish = PromptMeta(
             prompt_id=prompt_id or uuid4().hex, on_busy=on_busy, timeout_seconds=timeout_seconds
@@ -306,7 +308,7 @@ class Client:
     async def send_prompt(
         self,
         session_id: str,
-        prompt: str | Sequence[ContentBlock],
+        prompt: str | Sequence[ContentBlock | SecretText],
         *,
         on_busy: OnBusy = OnBusy.QUEUE,
     ) -> PromptResult:
@@ -316,13 +318,14 @@ class Client:
         """
         wish = PromptMeta(prompt_id=uuid4().hex, on_busy=on_busy)
         params = _prompt_params(session_id, prompt, wish)
+        await self.conversation.wait_ready(params)
         return await self._ask("session/prompt", params, PromptResult)
 
     async def submit(
         self,
         session_id: str,
-        prompt: str | Sequence[ContentBlock],
-        then: Callable[[PromptResult | RpcError | ConnectionLost], None],
+        prompt: str | Sequence[ContentBlock | SecretText],
+        then: Callable[[Outcome], None],
     ) -> None:
         """Send a prompt and return when it is on its way: prompts arrive in the order of calls.
 
@@ -454,7 +457,7 @@ class Client:
 
 
 def _prompt_params(
-    session_id: str, prompt: str | Sequence[ContentBlock], wish: PromptMeta
+    session_id: str, prompt: str | Sequence[ContentBlock | SecretText], wish: PromptMeta
 ) -> PromptParams:
     blocks = [Text(text=prompt)] if isinstance(prompt, str) else prompt
     raw = [msgspec.Raw(encode(block)) for block in blocks]

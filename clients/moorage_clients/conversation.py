@@ -18,13 +18,20 @@ import msgspec
 import trio
 
 from moorage_clients.connection import Connection, OnPermission
-from moorage_clients.errors import CannotConnect, ClientError, ConnectionLost
+from moorage_clients.errors import CannotConnect, ClientError, ConnectionLost, KeepsNoSecrets
 from moorage_clients.identity import Identity, IdentityFile
 from moorage_clients.links import Link, open_link
 from moorage_protocol import __version__
 from moorage_protocol.acp import PROTOCOL_VERSION, ClientCapabilities, Implementation, Meta
 from moorage_protocol.errors import NotPermitted, RpcError, Stopping
-from moorage_protocol.moorage import ClientHello, InitializeParams, InitializeResult, Welcome
+from moorage_protocol.moorage import (
+    BlockMeta,
+    ClientHello,
+    InitializeParams,
+    InitializeResult,
+    PromptParams,
+    Welcome,
+)
 
 
 R = TypeVar("R")
@@ -118,6 +125,15 @@ class Conversation:
                 if self._gave_up_at > asked_at:  # while we stood in line
                     raise ConnectionLost(self._why(lost))
                 await self._try_again(lost)
+
+    async def wait_ready(self, prompt: PromptParams) -> None:
+        """Wait for a connection over which that prompt can be sent.
+
+        Raises `ConnectionLost` and `KeepsNoSecrets`: each time, as the next daemon may be older.
+        """
+        await self.wait_connected()
+        if not self.welcome.secrets and any(map(_is_secret, prompt.prompt)):
+            raise KeepsNoSecrets
 
     async def _try_again(self, lost: Connection) -> None:
         """Make one attempt, behind the pause that is due; raises `ConnectionLost` at the last."""
@@ -240,6 +256,15 @@ class Conversation:
                 if not (self.returns and is_stopping(error)):
                     raise
                 await connection.wait_lost()
+
+
+class _Block(msgspec.Struct, frozen=True):
+    meta: Meta[BlockMeta] = msgspec.field(name="_meta", default=Meta[BlockMeta]())
+
+
+def _is_secret(block: msgspec.Raw) -> bool:
+    ours = msgspec.json.decode(block, type=_Block).meta.moorage
+    return isinstance(ours, BlockMeta) and ours.secret
 
 
 def _problem(connection: Connection) -> str:

@@ -4,6 +4,7 @@
     ├── CannotConnect       no daemon there, or it turned the connection away
     ├── ConnectionLost      there was one; the session goes on in the daemon
     ├── TooLarge            no daemon takes so much in one message; nothing was sent
+    ├── KeepsNoSecrets      that daemon would write a secret down; nothing was sent
     └── OutOfOrder          the other side broke its word: a log with a gap or a repetition
 
 A refusal is an `RpcError` of `moorage_protocol.errors`, the same tree that the daemon raises.
@@ -44,6 +45,13 @@ class TooLarge(ClientError):
 
     def __str__(self) -> str:
         return f"a message of {self.size} bytes is too large, {self.limit} are the most"
+
+
+class KeepsNoSecrets(ClientError):
+    """A prompt with a secret was not sent: the daemon does not know the mark, and would keep it."""
+
+    def __str__(self) -> str:
+        return "the daemon is of an older version and would write the secret down"
 
 
 class OutOfOrder(ClientError):

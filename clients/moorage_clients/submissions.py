@@ -11,12 +11,12 @@ import trio
 
 from moorage_clients.connection import Connection
 from moorage_clients.conversation import Conversation, is_stopping
-from moorage_clients.errors import ConnectionLost
+from moorage_clients.errors import ConnectionLost, KeepsNoSecrets
 from moorage_protocol.errors import RpcError
 from moorage_protocol.moorage import PromptParams, PromptResult
 
 
-Outcome = PromptResult | RpcError | ConnectionLost
+Outcome = PromptResult | RpcError | ConnectionLost | KeepsNoSecrets
 
 
 @dataclass(eq=False)
@@ -38,7 +38,10 @@ class Submissions:
     _sending: trio.Lock = field(default_factory=trio.Lock)
 
     async def submit(self, submission: Submission) -> None:
-        """Send a prompt and return when it is on its way; raises `ConnectionLost`."""
+        """Send a prompt and return when it is on its way.
+
+        Raises `ConnectionLost` and `KeepsNoSecrets`.
+        """
         async with self._sending:
             self._count += 1
             submission.number = self._count
@@ -47,8 +50,11 @@ class Submissions:
                 await self._send_lost()
 
     async def _send(self, submission: Submission) -> bool:
-        """Send one; whether nothing more has to be done for it. Raises `ConnectionLost`."""
-        await self.conversation.wait_connected()
+        """Send one; whether nothing more has to be done for it.
+
+        Raises `ConnectionLost` and `KeepsNoSecrets`.
+        """
+        await self.conversation.wait_ready(submission.params)
         connection = self.conversation.connection
 
         def settle(outcome: Outcome) -> None:
@@ -85,6 +91,8 @@ class Submissions:
             try:
                 if not await self._send(first):
                     self._keep(first)
+            except KeepsNoSecrets as error:
+                first.then(error)
             except ConnectionLost as error:
                 for submission in (first, *self._lost):
                     submission.then(error)

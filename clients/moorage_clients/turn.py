@@ -4,7 +4,7 @@ import trio
 
 from moorage_clients.connection import Connection
 from moorage_clients.conversation import Conversation, is_stopping
-from moorage_clients.errors import ConnectionLost
+from moorage_clients.errors import ClientError, ConnectionLost
 from moorage_clients.feed import Feed
 from moorage_clients.messages import Admission, LogEntry, Message
 from moorage_protocol.acp import Meta
@@ -39,7 +39,7 @@ class Turn:
         self._connection: Connection | None = None
         self._params = params
         self._feed = Feed()
-        self._outcome: PromptResult | RpcError | ConnectionLost | None = None
+        self._outcome: PromptResult | RpcError | ClientError | None = None
 
     @property
     def result(self) -> PromptResult:
@@ -51,9 +51,9 @@ class Turn:
         raise self._outcome
 
     async def start(self) -> None:
-        """Send the prompt; raises `ConnectionLost`."""
+        """Send the prompt; raises `ConnectionLost` and `KeepsNoSecrets`."""
         while True:
-            await self._conversation.wait_connected()
+            await self._conversation.wait_ready(self._params)
             connection, self._feed = self._conversation.connection, Feed(self._feed.last)
             self._connection, self._outcome = connection, None
             try:
@@ -109,7 +109,7 @@ class Turn:
                     raise
             try:
                 await self.start()
-            except (ConnectionLost, RpcError) as error:
+            except (ClientError, RpcError) as error:
                 self._outcome = error
                 raise
 

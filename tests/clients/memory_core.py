@@ -38,6 +38,20 @@ class MemoryLink:
             raise ConnectionLost("the connection broke") from None
 
 
+class OldLink(MemoryLink):
+    """The client's end of one to a core of an earlier version."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__(wire)
+        self._is_new = True
+
+    async def receive(self) -> bytes:
+        frame = await super().receive()
+        assert not self._is_new or b'"secrets":true' in frame, "there is something to leave out"
+        self._is_new = False
+        return frame.replace(b'"secrets":true', b'"secrets":false')
+
+
 @dataclass(eq=False)
 class Core:
     """Where the client finds its daemon; None: there is none just now.
@@ -49,6 +63,7 @@ class Core:
     tries: list[float] = field(default_factory=list[float])
     told: list[str] = field(default_factory=list[str])
     is_deaf: bool = False  # takes connections and says nothing
+    is_old: bool = False  # does not say that it knows secrets
     _wire: Wire | None = None
 
     @asynccontextmanager
@@ -60,7 +75,7 @@ class Core:
         if self.is_deaf:
             await trio.sleep_forever()
         try:
-            yield MemoryLink(self._wire)
+            yield OldLink(self._wire) if self.is_old else MemoryLink(self._wire)
         finally:
             self._wire.close()
 

@@ -12,12 +12,20 @@ from trio.testing import wait_all_tasks_blocked
 from moorage_clients.attachment import Attachment
 from moorage_clients.client import Client
 from moorage_clients.conversation import ATTEMPT, LONGEST_PAUSE, PATIENCE, STEADY
-from moorage_clients.errors import ConnectionLost
+from moorage_clients.errors import ConnectionLost, KeepsNoSecrets
 from moorage_clients.messages import LogEntry, Message
 from moorage_clients.submissions import Outcome as Answer
 from moorage_protocol.acp import Meta, PermissionParams, StopReason
 from moorage_protocol.errors import NotFound, RpcError
-from moorage_protocol.moorage import Access, Cause, Outcome, PromptResult, PromptVerdict, Snapshot
+from moorage_protocol.moorage import (
+    Access,
+    Cause,
+    Outcome,
+    PromptResult,
+    PromptVerdict,
+    SecretText,
+    Snapshot,
+)
 from tests.clients.memory_core import Core, open_memory_client
 from tests.daemon.harness import Daemon, open_daemon, simulated
 from tests.daemon.puppet import Cut, Lever
@@ -552,3 +560,59 @@ async def test_lives_of_a_client_that_forgets_its_place_are_noticed() -> None:
     noticed = [bool(await live(seed, Forgetful)) for seed in range(5)]
 
     assert any(noticed)
+
+
+# ---- prompts with a secret
+
+
+SECRET = "a secret of this turn"
+
+
+@pytest.mark.parametrize("how", ["followed", "submitted"])
+async def test_prompt_with_a_secret_is_sent_again_and_runs_once(
+    daemon: Daemon, core: Core, client: Client, how: str
+) -> None:
+    session = await new(client)
+    answers: list[Answer] = []
+
+    async def follow() -> None:
+        async with client.prompt(session, [SecretText(text=SECRET)]) as turn:
+            answers.append(await turn.finish())
+
+    async with trio.open_nursery() as nursery:
+        if how == "followed":
+            nursery.start_soon(follow)
+        else:
+            await client.submit(session, [SecretText(text=SECRET)], answers.append)
+        performance = await daemon.puppet.next()
+        core.cut()
+        await wait_all_tasks_blocked()
+        await trio.sleep(1)
+        performance.finish()
+        await trio.sleep(1)
+
+    assert performance.prompt.secrets == (SECRET,)
+    assert len(daemon.puppet.performances) == 1
+    [answer] = answers
+    assert isinstance(answer, PromptResult)
+
+
+async def test_secret_is_sent_again_to_no_daemon_that_would_keep_it(
+    core: Core, client: Client
+) -> None:
+    """It was exchanged for an older one meanwhile."""
+    session = await new(client)
+    answers: list[Answer] = []
+    core.is_old = True
+    core.cut()
+    await wait_all_tasks_blocked()
+
+    with pytest.raises(KeepsNoSecrets):
+        await client.submit(session, [SecretText(text=SECRET)], answers.append)
+    with pytest.raises(KeepsNoSecrets):
+        async with client.prompt(session, [SecretText(text=SECRET)]):
+            pass
+    with pytest.raises(KeepsNoSecrets):
+        await client.send_prompt(session, [SecretText(text=SECRET)])
+
+    assert answers == []

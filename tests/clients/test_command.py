@@ -53,22 +53,27 @@ async def daemon(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
         yield fake
 
 
-async def visited(daemon: FakeDaemon) -> Visitor:
+async def visited(daemon: FakeDaemon, **moorage: Any) -> Visitor:
     """The conversation that a command holds, behind the handshake."""
     await daemon.accept()  # it first looks whether a daemon answers
     visitor = await daemon.accept()
-    await visitor.greet()
+    await visitor.greet(**moorage)
     return visitor
 
 
 Serve = Callable[[Visitor], Awaitable[None]]
 
 
-async def against(daemon: FakeDaemon, serve: Serve, *words: str, stdin: bytes = b"") -> Ended:
-    """Run the command against a daemon that does what `serve` says behind the handshake."""
+async def against(
+    daemon: FakeDaemon, serve: Serve, *words: str, stdin: bytes = b"", **of_itself: Any
+) -> Ended:
+    """Run the command against a daemon that does what `serve` says behind the handshake.
+
+    `of_itself` is what it says in that.
+    """
 
     async def answer() -> None:
-        await serve(await visited(daemon))
+        await serve(await visited(daemon, **of_itself))
 
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
@@ -144,6 +149,72 @@ async def test_prompt_prints_the_agents_words_and_nothing_else(daemon: FakeDaemo
     found = await against(daemon, serve, "prompt", "-", stdin=b"from a pipe\n")
 
     assert found == Ended(Exit.OK, "hello you\n", "")
+
+
+async def test_secrets_of_a_prompt_come_out_of_files_and_are_marked(
+    daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.touch(0o600)
+    file.write_text("a\nlong key\n")
+
+    async def serve(visitor: Visitor) -> None:
+        await list_one(visitor, daemon)
+        request = await admit(visitor)
+        mark = {"_meta": {"moorage": {"secret": True}}}
+        assert request["params"]["prompt"] == [
+            {"type": "text", "text": "use these"},
+            {"type": "text", "text": "a\nlong key", **mark},
+            {"type": "text", "text": "from a pipe", **mark},
+        ]
+        await visitor.answer(request, ended("completed"))
+
+    found = await against(
+        daemon, serve, "prompt", "use these", "--secret-file", str(file), "--secret-file", "-",
+        stdin=b"from a pipe\r\n", secrets=True,
+    )  # fmt: skip
+
+    assert found == Ended(Exit.OK, "", "")
+
+
+async def test_secret_is_not_sent_to_a_daemon_that_would_keep_it(daemon: FakeDaemon) -> None:
+    async def serve(visitor: Visitor) -> None:
+        await list_one(visitor, daemon)
+        with pytest.raises(EOFError):
+            await visitor.receive()
+
+    found = await against(
+        daemon, serve, "prompt", "hi", "--secret-file", "-", stdin=b"a long secret"
+    )
+
+    assert found.code == Exit.FAILED
+    assert "Nothing was sent" in found.err
+    assert "moorage daemon stop" in found.err
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "problem"),
+    [
+        (b"a long secret", 0o644, "others may read it"),
+        (b"", 0o600, "nothing in it"),
+        (b"\xff" * 10, 0o600, "no text"),
+        (b"x" * 70_000, 0o600, "too long"),
+        (None, 0, "No such file"),
+    ],
+    ids=["open", "empty", "binary", "long", "missing"],
+)
+async def test_file_without_a_secret_is_refused(
+    tmp_path: Path, content: bytes | None, mode: int, problem: str
+) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+        file.chmod(mode)
+
+    found = await moorage(tmp_path / "state", "prompt", "hi", "--secret-file", str(file))
+
+    assert found.code == Exit.USAGE
+    assert problem in found.err
 
 
 @pytest.mark.parametrize(

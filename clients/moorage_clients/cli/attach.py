@@ -26,8 +26,9 @@ from moorage_clients.errors import CannotConnect, ConnectionLost
 from moorage_clients.messages import Admission, LogEntry, Message
 from moorage_clients.nursery import open_quiet_nursery
 from moorage_clients.plain_text import plain
+from moorage_clients.submissions import Outcome
 from moorage_protocol.errors import InvalidParams, NotFound, RpcError, TurnFailed
-from moorage_protocol.moorage import Access, DetachReason, PromptResult, RunningTurn, Snapshot
+from moorage_protocol.moorage import Access, DetachReason, RunningTurn, Snapshot
 
 
 QUIT = "/quit"
@@ -236,7 +237,7 @@ class Seat:
         except ConnectionLost:
             self._prompts -= 1  # said by whoever shows the session
 
-    def _take_answer(self, outcome: PromptResult | RpcError | ConnectionLost) -> None:
+    def _take_answer(self, outcome: Outcome) -> None:
         """How the turn ended is in the log; only a prompt that became no turn has to be told."""
         if isinstance(outcome, RpcError) and not isinstance(outcome, TurnFailed):
             self.view.note(f"Not taken: {plain(outcome.message)}")

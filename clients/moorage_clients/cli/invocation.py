@@ -83,6 +83,7 @@ class Prompt(Struct, frozen=True):
     consent: Consent
     on_busy: str
     timeout: float | None
+    secret_files: tuple[str, ...] = ()  # "-" likewise
 
 
 class Attach(Struct, frozen=True):

@@ -14,7 +14,7 @@ from moorage_clients.cli.starting import prepare, start_daemon
 from moorage_clients.client import Client, open_client
 from moorage_clients.connection import OnPermission
 from moorage_clients.conversation import OnConnection
-from moorage_clients.errors import ClientError, TooLarge
+from moorage_clients.errors import ClientError, KeepsNoSecrets, TooLarge
 from moorage_clients.identity import IdentityFile
 from moorage_clients.plain_text import plain
 from moorage_protocol.errors import NotFound, RpcError
@@ -100,6 +100,9 @@ def run_with_client(
         raise Failure(Exit.FAILED, f"The daemon refused: {plain(error.message)}") from error
     except trio.TooSlowError as error:
         raise Failure(Exit.NO_DAEMON, "The daemon does not answer.", way.hint) from error
+    except KeepsNoSecrets as error:
+        problem = f"Nothing was sent: {error}."
+        raise Failure(Exit.FAILED, problem, "Have it started anew: moorage daemon stop") from error
     except TooLarge as error:
         problem = f"That is too much at once: {error.limit >> 20} MiB are the most."
         raise Failure(Exit.USAGE, problem, "Put it in a file, and name that file.") from error

@@ -8,17 +8,16 @@ import hashlib
 import ipaddress
 import os
 import re
-import stat
 from urllib.parse import urlsplit
 
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Remote
+from moorage_clients.cli.private_files import read_private
 
 
 PATH = "/acp"
 MAX_TOKEN = 4096  # bytes; ours have 43
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 FORWARD = (
     "ws:// leads to this machine only, as it would show the token to the network. For another one: "
@@ -70,21 +69,11 @@ def _is_here(host: str) -> bool:
 
 
 def _read(path: str) -> str:
-    """A token from a file that nobody else can read, or from a pipe."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            content = file.read(MAX_TOKEN + 1)
-    except OSError as error:
-        raise Failure(Exit.USAGE, f"--token-file {path}: {error.strerror}") from error
-    if stat.S_ISREG(found.st_mode) and found.st_mode & _OTHERS:
-        mode = stat.S_IMODE(found.st_mode)
-        problem = f"--token-file {path}: others may read it (mode {mode:04o})"
-        raise Failure(Exit.USAGE, problem, f"Keep it to yourself: chmod 600 {path}")
+    option = f"--token-file {path}"
+    content = read_private(path, option, MAX_TOKEN)
     token = content.decode("ascii", "replace").strip()
     if len(content) > MAX_TOKEN or not _TOKEN.fullmatch(token):
-        problem = f"--token-file {path}: what is in it is no token"
+        problem = f"{option}: what is in it is no token"
         raise Failure(
             Exit.USAGE, problem, "It is in the file token of the daemon's state directory."
         )

@@ -30,6 +30,7 @@ from moorage_clients.cli.parsing import (
     all_session_ids,
     count,
     directories,
+    files,
     first_session_id,
     offers,
     place,
@@ -84,11 +85,13 @@ def _prompt(grammar: Grammar) -> None:
         about="What the agent says goes to stdout, all else to stderr. Ctrl-C cancels the turn; "
         "pressed again it leaves the turn running and goes. A question for permission is put to "
         "you: y, n or always. Where there is no terminal, say --allow or --deny, or answer it "
-        "from elsewhere.",
+        "from elsewhere. A key or password that the agent needs goes into --secret-file and not "
+        "into the text: it is kept nowhere and shown to nobody, as [secret] stands for it.",
         means={Exit.OK: "the turn came to its end", Exit.FAILED: "it failed, or was refused"},
         examples=("moorage prompt 'what does this project do?'",
                   "git diff | moorage prompt k3f2 -",
-                  "moorage prompt --deny --timeout 60 'sum up README.md' > summary.txt"),
+                  "moorage prompt --deny --timeout 60 'sum up README.md' > summary.txt",
+                  "pass show db | moorage prompt --secret-file - 'migrate the database at:'"),
         exits=(*WITH_SESSION[:-1], Exit.CANCELLED, Exit.KILLED, Exit.DETACHED),
     )  # fmt: skip
     words = parser.add_argument(
@@ -100,14 +103,27 @@ def _prompt(grammar: Grammar) -> None:
                         help="when a turn runs already (default: queue)")  # fmt: skip
     parser.add_argument("--timeout", metavar="SECONDS", type=seconds,
                         help="stop the turn after so long")  # fmt: skip
+    secret = parser.add_argument(
+        "--secret-file", metavar="FILE", action="append", default=[],
+        help="add what is in FILE, as a secret of this turn; - reads it from stdin; repeatable",
+    )  # fmt: skip
+    offers(secret, files)
     _add_consent(parser)
 
 
 def _build_prompt(found: argparse.Namespace) -> Prompt:
     if len(found.words) > 2:
         raise Wrong("more than [SESSION] TEXT: put the text in quotes")
-    session = found.words[0] if len(found.words) == 2 else None
-    return Prompt(session, found.words[-1], _consent(found), found.on_busy, found.timeout)
+    if [found.words[-1], *found.secret_file].count("-") > 1:
+        raise Wrong("stdin can be read only once: give one of them as a file")
+    return Prompt(
+        session=found.words[0] if len(found.words) == 2 else None,
+        text=found.words[-1],
+        consent=_consent(found),
+        on_busy=found.on_busy,
+        timeout=found.timeout,
+        secret_files=tuple(found.secret_file),
+    )
 
 
 def _add_consent(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Invocation, Prompt
 from moorage_clients.cli.keyboard import Keyboard
 from moorage_clients.cli.opening import run_with_client
+from moorage_clients.cli.private_files import read_secrets
 from moorage_clients.cli.questions import Questions
 from moorage_clients.cli.screen import Screen
 from moorage_clients.cli.transcript import JsonView, Transcript, View
@@ -20,9 +21,16 @@ from moorage_clients.errors import ConnectionLost
 from moorage_clients.nursery import open_quiet_nursery
 from moorage_clients.plain_text import plain
 from moorage_clients.turn import Turn
-from moorage_protocol.acp import Meta
+from moorage_protocol.acp import Meta, Text
 from moorage_protocol.errors import RpcError, TurnFailed
-from moorage_protocol.moorage import Cause, OnBusy, Outcome, PromptResult, PromptVerdict
+from moorage_protocol.moorage import (
+    Cause,
+    OnBusy,
+    Outcome,
+    PromptResult,
+    PromptVerdict,
+    SecretText,
+)
 
 
 def prompt(invocation: Invocation, command: Prompt, screen: Screen) -> Exit:
@@ -30,10 +38,13 @@ def prompt(invocation: Invocation, command: Prompt, screen: Screen) -> Exit:
     text = _read_stdin() if command.text == "-" else command.text
     if not text.strip():
         raise Failure(Exit.USAGE, "The prompt is empty.")
+    blocks: list[Text | SecretText] = [Text(text=text)]
+    blocks += [SecretText(text=secret) for secret in read_secrets(command.secret_files)]
+    takes_stdin = "-" in (command.text, *command.secret_files)
     view: View = JsonView(screen) if invocation.json else Transcript(screen, prompts=False)
     with ExitStack() as stack:
         questions = Questions(
-            command.consent, view, _person(stack, stdin_is_used=command.text == "-"),
+            command.consent, view, _person(stack, stdin_is_used=takes_stdin),
             "Answer it with: moorage attach, or prompt with --allow or --deny.",
         )  # fmt: skip
 
@@ -41,7 +52,7 @@ def prompt(invocation: Invocation, command: Prompt, screen: Screen) -> Exit:
             session = await choose(client, command.session)
             async with client.prompt(
                 session,
-                text,
+                blocks,
                 on_busy=OnBusy(command.on_busy),
                 timeout_seconds=command.timeout,
             ) as turn:
