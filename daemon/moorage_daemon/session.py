@@ -17,13 +17,14 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from moorage_daemon.admission import Admission, Known, OtherPrompt, remembered, remembering
-from moorage_daemon.agents.port import Agent, ModelCall
+from moorage_daemon.agents.port import Agent, Compaction, ModelCall
 from moorage_daemon.grants.refusals import Refused
 from moorage_daemon.log.log import Log
 from moorage_daemon.log.render import iso
 from moorage_daemon.store.model import (
     ArchiveBody,
     BeginBody,
+    CompactionBody,
     ConfigBody,
     CostBody,
     Head,
@@ -162,6 +163,16 @@ class Session:
         """How a person is asked: as the session says, or as the settings do."""
         usual = Confirmation(timeout_seconds=self.around.rules.ask_limit or None)
         return self.head.config.confirmation or usual
+
+    @property
+    def totals(self) -> Totals:
+        """What it took so far."""
+        return self.head.totals
+
+    @property
+    def compacted(self) -> int:
+        """The entry with the summary that stands for its first turns, 0 if none does."""
+        return self.head.compacted
 
     @property
     def blobs(self) -> Store:
@@ -598,11 +609,20 @@ class Session:
             tokens=call.tokens,
             micros=call.micros,
             window=call.window,
+            purpose=call.purpose,
         )
         totals = added(self.head.totals, body)
         self._write_head(totals=totals)
         self.log.append(Kind.COST, body, generation=generation)
         return totals
+
+    def note_compaction(self, generation: int, compaction: Compaction) -> int:
+        """Record that a summary stands for the first turns, and where, in the same commit."""
+        upto, summary, code = compaction.upto, compaction.summary, compaction.code
+        body = CompactionBody(upto=upto, summary=summary, code=code)
+        if summary is not None:
+            self._write_head(compacted=self.log.seq + 1)
+        return self.log.append(Kind.COMPACTION, body, generation=generation)
 
     def touch(self) -> None:
         """Somebody used the session just now."""

@@ -30,7 +30,10 @@ class Context(Shape, frozen=True, omit_defaults=False):
 
 
 class CostRow(Shape, frozen=True):
-    """One answer of a model; `micros` are millionths of a US dollar, absent where nobody knows."""
+    """One answer of a model; `micros` are millionths of a US dollar, absent where nobody knows.
+
+    One with a `purpose`, as "compaction", was given beside the conversation.
+    """
 
     seq: int
     at: float
@@ -39,6 +42,7 @@ class CostRow(Shape, frozen=True):
     tokens: TokenUsage
     generation: int | None = None
     micros: int | None = None
+    purpose: str | None = None
 
 
 class UsageResult(Shape, frozen=True):

@@ -320,7 +320,7 @@ async def test_line_51_the_session_remembers_what_was_cancelled(
 
     following = client.prompt(session, "which?")
     performance = await daemon.puppet.next()
-    earlier = await performance.stage.history(10_000)
+    earlier = (await performance.stage.history(10_000)).exchanges
     performance.finish()
 
     assert (await following.result()).stop_reason is StopReason.END_TURN

@@ -225,3 +225,13 @@ def test_word_stands_for_an_offered_option_of_its_kind_and_no_other() -> None:
     assert option_for(Word.YES, options) is None
     assert option_for(Word.NO, options) == options[1]
     assert option_for(Word.ALWAYS, options) == options[0]
+
+
+def test_compaction_is_a_line_also_one_that_came_to_nothing() -> None:
+    made = entry("compaction", upto=12, summary="So far.")
+    vain = entry("compaction", upto=12, code="summary_too_long")
+
+    assert shown(made)[1] == "[compaction] the model is told a summary of turns 1 to 12\n"
+    assert shown(vain)[1] == (
+        "[compaction] no summary could be made: the model gave a longer one than fits\n"
+    )

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from moorage_daemon.agents.port import Exchange
+from moorage_daemon.agents.port import Exchange, Past
 from moorage_daemon.log.log import MAX_PIECE
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.model import Entry, Kind
@@ -67,9 +67,16 @@ class Log:
         await store.commit([Change(head.id, tuple(self.written), head, create=True)])
         return store, head.id
 
-    async def before(self, generation: int, characters: int = PLENTY) -> list[Exchange]:
+    async def past(self, generation: int, characters: int = PLENTY, compacted: int = 0) -> Past:
         store, session = await self.store()
-        return await History(store, session).before(generation, self.seq, characters)
+        return await History(store, session).before(generation, self.seq, characters, compacted)
+
+    async def before(self, generation: int, characters: int = PLENTY) -> list[Exchange]:
+        return [*(await self.past(generation, characters)).exchanges]
+
+    def compact(self, generation: int, upto: int, summary: str | None) -> int:
+        self.add(generation, {"upto": upto, "summary": summary}, Kind.COMPACTION)
+        return self.seq
 
 
 def talk(turns: int) -> Log:
@@ -81,13 +88,13 @@ def talk(turns: int) -> Log:
 
 
 def exchange(number: int) -> Exchange:
-    return Exchange(f"question {number}", f"answer {number}")
+    return Exchange(f"question {number}", f"answer {number}", number)
 
 
 async def test_first_turn_has_no_history_and_reads_none() -> None:
     store, session = await talk(1).store()
 
-    assert await History(store, session).before(1, 2, PLENTY) == []
+    assert await History(store, session).before(1, 2, PLENTY) == Past()
     assert store.given == 0
 
 
@@ -98,7 +105,8 @@ async def test_turns_before_this_one_are_told_in_order() -> None:
 async def test_what_follows_the_turns_own_beginning_is_not_read() -> None:
     store, session = await talk(5).store()
 
-    assert await History(store, session).before(9, 4, PLENTY) == [exchange(1), exchange(2)]
+    past = await History(store, session).before(9, 4, PLENTY)
+    assert past == Past([exchange(1), exchange(2)])
 
 
 async def test_reasoning_tools_and_unknown_things_are_not_said() -> None:
@@ -120,7 +128,7 @@ async def test_pieces_of_one_message_are_one_text_and_messages_stand_apart() -> 
     for text, message in (("one ", "0-m"), ("two", "0-m"), ("three", "1-m")):
         log.agent(1, text, message)
 
-    assert await log.before(2) == [Exchange("a", "one two\n\nthree")]
+    assert await log.before(2) == [Exchange("a", "one two\n\nthree", 1)]
 
 
 async def test_blocks_of_a_prompt_are_lines_and_cut_ones_are_whole_again() -> None:
@@ -138,7 +146,10 @@ async def test_prompt_without_an_answer_and_answer_to_nothing_are_kept() -> None
     log.user(1, "asked in vain")
     log.agent(2, "said unasked")
 
-    assert await log.before(3) == [Exchange("asked in vain", ""), Exchange("", "said unasked")]
+    assert await log.before(3) == [
+        Exchange("asked in vain", "", 1),
+        Exchange("", "said unasked", 2),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +171,7 @@ async def test_turn_that_is_too_long_alone_is_told_by_its_end() -> None:
 
     (found,) = await log.before(2, 50)
 
-    assert found == Exchange(LEFT_OUT + "q" * 21 + "?", LEFT_OUT + "a" * 24 + "!")
+    assert found == Exchange(LEFT_OUT + "q" * 21 + "?", LEFT_OUT + "a" * 24 + "!", 1)
 
 
 async def test_answer_that_is_too_long_alone_is_told_by_its_end() -> None:
@@ -169,7 +180,7 @@ async def test_answer_that_is_too_long_alone_is_told_by_its_end() -> None:
     for _ in range(10):
         log.agent(1, "a" * 10)
 
-    assert await log.before(2, 50) == [Exchange(LEFT_OUT, LEFT_OUT + "a" * 50)]
+    assert await log.before(2, 50) == [Exchange(LEFT_OUT, LEFT_OUT + "a" * 50, 1)]
 
 
 @pytest.mark.parametrize("turns", [WINDOW // 2, WINDOW // 2 + 1, WINDOW, 3 * WINDOW + 7])
@@ -183,7 +194,7 @@ async def test_only_so_much_of_a_long_log_is_read() -> None:
 
     found = await History(store, session).before(2001, log.seq, 100)
 
-    assert found == [exchange(n) for n in range(1997, 2001)]
+    assert found == Past([exchange(n) for n in range(1997, 2001)], is_whole=False)
     assert store.given <= 2 * WINDOW
 
 
@@ -204,7 +215,7 @@ async def test_memory_is_bounded_by_what_is_wanted() -> None:
 
     found = await History(store, session).before(WINDOW, log.seq, 20_000)
 
-    assert [len(e.prompt) for e in found] == [10_000, 10_000]
+    assert [len(e.prompt) for e in found.exchanges] == [10_000, 10_000]
 
 
 async def test_store_that_fails_fails_the_turn_as_storage() -> None:
@@ -214,3 +225,50 @@ async def test_store_that_fails_fails_the_turn_as_storage() -> None:
 
     with pytest.raises(StorageError):
         await History(store, session).before(3, log.seq, PLENTY)
+
+
+# ---- where a summary stands for the first turns
+
+
+async def test_summary_is_told_instead_of_its_turns_and_before_the_others() -> None:
+    log = talk(3)
+    compacted = log.compact(4, 2, "so far")
+    log.user(4, "question 4")
+
+    past = await log.past(5, compacted=compacted)
+
+    assert past == Past([exchange(3), Exchange("question 4", "", 4)], "so far", 2)
+
+
+async def test_summary_counts_for_what_fits_and_is_never_left_out_for_turns() -> None:
+    log = talk(4)
+    compacted = log.compact(5, 2, "x" * 30)
+
+    assert await log.past(5, 30 + 18, compacted) == Past([exchange(4)], "x" * 30, 2, is_whole=False)
+    assert await log.past(5, 30, compacted) == Past((), "x" * 30, 2, is_whole=False)
+    short = await log.past(5, 20, compacted)
+    assert short == Past((), LEFT_OUT + "x" * 20, 2, is_whole=False)
+
+
+@pytest.mark.parametrize("gone", ["trimmed", "of a newer version"])
+async def test_without_its_summary_the_turns_are_told_that_are_left(gone: str) -> None:
+    log = talk(2)
+    compacted = log.compact(3, 1, "so far")
+    if gone != "trimmed":
+        log.written[-1] = msgspec.structs.replace(log.written[-1], body=b'{"upto":{}}')
+    else:
+        log.written[-1] = msgspec.structs.replace(log.written[-1], kind="other")
+
+    assert await log.past(3, compacted=compacted) == Past([exchange(1), exchange(2)])
+
+
+async def test_turns_that_a_summary_stands_for_are_not_read() -> None:
+    log = talk(4000)
+    log.tools(4000, 3)
+    compacted = log.compact(4001, 3999, "so far")
+    store, session = await log.store()
+
+    past = await History(store, session).before(4001, log.seq, PLENTY, compacted)
+
+    assert past == Past([exchange(4000)], "so far", 3999)
+    assert store.given <= WINDOW + 1

@@ -61,6 +61,8 @@ FAILURES = {
     "storage": "nothing could be written",
     "agent_failed": "the agent gave up",
     "agent_lost": "the agent's program ended",
+    "no_summary": "the model did not give one",
+    "summary_too_long": "the model gave a longer one than fits",
     "internal": "moorage itself broke; see moorage daemon logs",
 }
 
@@ -109,6 +111,11 @@ class JsonView:
 class _State(Shape, frozen=True):
     state: str
     reason: str | None = None
+
+
+class _Compaction(Shape, frozen=True):
+    upto: int
+    code: str | None = None
 
 
 class Transcript:
@@ -226,6 +233,8 @@ class Transcript:
                 self.note(f"[{title}] asks for permission", Style.CAREFUL)
             case "answer":
                 self._answer(entry.read(Answered))
+            case "compaction":
+                self._compaction(entry.read(_Compaction))
             case "state":
                 found = entry.read(_State)
                 reason = f": {one_line(found.reason, TITLE_WIDTH)}" if found.reason else ""
@@ -235,6 +244,13 @@ class Transcript:
                     self.note("[session] goes on", Style.CAREFUL)
             case _:
                 pass  # beginnings, intents and results show as tool calls
+
+    def _compaction(self, found: _Compaction) -> None:
+        if found.code is None:
+            self.note(f"[compaction] the model is told a summary of turns 1 to {found.upto}")
+        else:
+            why = FAILURES.get(found.code, plain(found.code))
+            self.note(f"[compaction] no summary could be made: {why}", Style.CAREFUL)
 
     def _answer(self, answer: Answered) -> None:
         title = self._tools.get(answer.tool_call_id, "question")

@@ -11,8 +11,9 @@ from typing import assert_never
 
 import trio
 
-from moorage_daemon.agents.port import AgentFailed, Exchange, ModelCall, Prompt, Stage
-from moorage_daemon.provider_settings import ProviderSettings
+from moorage_daemon.agents.asking import call_of, room_in, window_of
+from moorage_daemon.agents.compaction import Teller, as_told, compacted
+from moorage_daemon.agents.port import AgentFailed, Exchange, Prompt, Stage
 from moorage_daemon.providers.failures import ProviderFailed
 from moorage_daemon.providers.patience import Patience
 from moorage_daemon.providers.port import (
@@ -26,14 +27,9 @@ from moorage_daemon.providers.port import (
     Thought,
 )
 from moorage_protocol.acp import AvailableCommand, StopReason
-from moorage_protocol.config import SessionConfig
-from moorage_protocol.moorage import TokenUsage
 
 
 logger = logging.getLogger(__name__)
-
-HISTORY = 200_000  # characters of earlier turns where nobody said what the model takes
-CHARACTERS_A_TOKEN = 2  # between 4 of English and 1 of Chinese: rather too little history
 
 
 @dataclass(eq=False)
@@ -51,12 +47,16 @@ class NativeAgent:
         provider = self.providers.get(name)
         if provider is None:
             raise AgentFailed("provider_unavailable", f"{name} is not configured any more")
-        request = await _request(provider.settings, prompt, stage)
-        patience = Patience(provider.settings.retry_seconds)
+        settings = provider.settings
+        teller = Teller(name, provider, stage.overrides.model or settings.model)
+        request = await _request(teller, prompt, stage)
+        patience = Patience(settings.retry_seconds)
         while True:
             answer = await _listen(provider, request, stage)
             if isinstance(answer.end, Finished):
-                await _tell_usage(name, request.model, answer.end, provider.settings, stage)
+                call = call_of(name, request.model, answer.end, settings, stage.config)
+                if call is not None:
+                    await stage.tell_usage(call)
                 return _reason(answer.end)
             wait = None if answer.has_begun else patience.wait_after(answer.end)
             _report(name, answer.end, wait)
@@ -68,26 +68,18 @@ class NativeAgent:
 # ---- what is asked
 
 
-async def _request(settings: ProviderSettings, prompt: Prompt, stage: Stage) -> Request:
+async def _request(teller: Teller, prompt: Prompt, stage: Stage) -> Request:
     told = stage.config.system_prompt or ""
-    room = _room(_window(settings, stage.config)) - len(told) - len(prompt.text)
-    exchanges = [*await stage.history(room), Exchange(prompt.text, "")]
+    window = window_of(teller.provider.settings, stage.config)
+    room = room_in(window) - len(told) - len(prompt.text)
+    past = await compacted(await stage.history(room), room, stage, teller)
+    summary = [Exchange(as_told(past.summary), "")] if past.summary else []
+    exchanges = [*summary, *past.exchanges, Exchange(prompt.text, "")]
     return Request(
-        model=stage.overrides.model or settings.model,
+        model=teller.model,
         messages=[*([Message(Role.SYSTEM, told)] if told else []), *_conversation(exchanges)],
         temperature=stage.overrides.temperature,
     )
-
-
-def _window(settings: ProviderSettings, config: SessionConfig) -> int | None:
-    """Tokens of context: what the models take, or less if the session wants less."""
-    known = [n for n in (settings.context_tokens, config.max_context_length) if n is not None]
-    return min(known, default=None)
-
-
-def _room(window: int | None) -> int:
-    """Characters of what is asked, earlier turns and all."""
-    return HISTORY if window is None else window * CHARACTERS_A_TOKEN
 
 
 def _conversation(exchanges: Iterable[Exchange]) -> list[Message]:
@@ -135,30 +127,6 @@ async def _listen(provider: Provider, request: Request, stage: Stage) -> _Answer
         return _Answer(failure, has_begun)
     assert end is not None, "an answer has an end"
     return _Answer(end, has_begun)
-
-
-async def _tell_usage(
-    name: str, model: str, end: Finished, settings: ProviderSettings, stage: Stage
-) -> None:
-    usage, price = end.usage, settings.prices.get(model)
-    if usage is None:
-        return
-    cached = usage.cache_read_tokens
-    call = ModelCall(
-        provider=name,
-        model=model,
-        tokens=TokenUsage(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cache_read_tokens=cached,
-            reasoning_tokens=usage.reasoning_tokens,
-        ),
-        micros=None
-        if price is None
-        else price.micros(asked=usage.input_tokens, cached=cached, answered=usage.output_tokens),
-        window=_window(settings, stage.config),
-    )
-    await stage.tell_usage(call)
 
 
 def _reason(end: Finished) -> StopReason:

@@ -50,12 +50,48 @@ class Exchange(msgspec.Struct, frozen=True):
 
     prompt: str
     answer: str
+    generation: int = 0
+
+    @property
+    def size(self) -> int:
+        """Characters of it."""
+        return len(self.prompt) + len(self.answer)
+
+
+class Past(msgspec.Struct, frozen=True):
+    """What was said in a session before a turn.
+
+    `summary` stands for the turns up to `upto`; where there is none it is "", and 0. The exchanges
+    since are the newest that fit, oldest first; `is_whole` where that is all of them.
+    """
+
+    exchanges: Sequence[Exchange] = ()
+    summary: str = ""
+    upto: int = 0
+    is_whole: bool = True
+
+    @property
+    def size(self) -> int:
+        """Characters of all of it."""
+        return len(self.summary) + sum(exchange.size for exchange in self.exchanges)
+
+
+class Compaction(msgspec.Struct, frozen=True):
+    """A summary that is to stand for the turns up to `upto` from here on.
+
+    Without one it was tried in vain, and `code` is the stable word for why.
+    """
+
+    upto: int
+    summary: str | None = None
+    code: str | None = None
 
 
 class ModelCall(msgspec.Struct, frozen=True):
     """One answer of a model: what it took, and how many tokens fit.
 
-    `micros` are millionths of a US dollar. None says in both that nobody knows.
+    `micros` are millionths of a US dollar. None says in both that nobody knows. An answer with a
+    `purpose` was given to the daemon, and says nothing of how full the conversation is.
     """
 
     provider: str
@@ -63,6 +99,7 @@ class ModelCall(msgspec.Struct, frozen=True):
     tokens: TokenUsage
     micros: int | None = None
     window: int | None = None
+    purpose: str | None = None
 
 
 class Stage(Protocol):
@@ -87,8 +124,17 @@ class Stage(Protocol):
         """How the session was set up when this turn began."""
         ...
 
-    async def history(self, characters: int) -> Sequence[Exchange]:
-        """The earlier turns of the session, oldest first: the newest that fit."""
+    @property
+    def used(self) -> int:
+        """Tokens in the context of the model that answered last; 0 where nobody knows."""
+        ...
+
+    async def history(self, characters: int) -> Past:
+        """What was said in the session before this turn, as much as fits."""
+        ...
+
+    async def compact(self, compaction: Compaction, call: ModelCall | None) -> None:
+        """Put a summary in the place of the first turns, durably, with what it took; see `Past`."""
         ...
 
     async def say(self, text: str) -> None:

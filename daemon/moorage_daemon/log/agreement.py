@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from moorage_daemon.store.model import (
+    CompactionBody,
     CostBody,
     Entry,
     Head,
@@ -40,6 +41,7 @@ class Account:
     admitted: set[int] = field(default_factory=set[int])
     ended: set[int] = field(default_factory=set[int])
     totals: Totals = field(default_factory=Totals)
+    compacted: int = 0
 
     def take(self, entry: Entry) -> None:
         """Hear the next entry."""
@@ -58,6 +60,9 @@ class Account:
     def _read(self, entry: Entry) -> None:
         if entry.kind == Kind.COST:
             self.totals = added(self.totals, read_body(entry, CostBody))
+        elif entry.kind == Kind.COMPACTION:
+            if read_body(entry, CompactionBody).summary is not None:
+                self.compacted = entry.seq
         elif entry.kind == Kind.STATE and self.life is not Life.KILLED:
             self.life = read_body(entry, StateBody).state
 
@@ -74,6 +79,7 @@ class Account:
             open_turns=self.open_turns(head),
             life=Life.KILLED if self.life is Life.KILLED else head.life,
             totals=self.totals if self.is_whole else head.totals,
+            compacted=self.compacted if self.is_whole else max(head.compacted, self.compacted),
         )
         if agreed != head:
             logger.error(

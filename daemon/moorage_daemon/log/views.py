@@ -132,6 +132,7 @@ def _cost_row(entry: Entry) -> CostRow:
         model=body.model,
         tokens=body.tokens,
         micros=body.micros,
+        purpose=body.purpose,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 from moorage_daemon.grants.account import Ended
 from moorage_daemon.grants.grant import Grant, Spend
@@ -74,6 +75,7 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     lent to its tools. `parent` is the session that this one was started for, `grant` the grant it
     stands on. One that is not `complete` is still being written out of a file: nobody sees it, and
     a restart removes it. Up to entry `imported` it came out of a file; 0 says that none of it did.
+    Entry `compacted` has the summary that stands for its first turns; 0 says that none does.
     With a `record` it is no session but a grant, which is kept the same way.
     """
 
@@ -100,6 +102,7 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
     environment: dict[str, str] | None = None
     complete: bool = True
     imported: int = 0
+    compacted: int = 0
     grant: str | None = None
     record: GrantRecord | None = None
     schema: int = SCHEMA
@@ -122,6 +125,7 @@ class Kind(StrEnum):
     OVERRIDE = "override"
     CONFIG = "config"
     POSTURE = "posture"
+    COMPACTION = "compaction"  # models are told a summary of the turns before, from here on
     COST = "cost"  # what an answer of a model took
     REPORT = "report"  # what was verified
     ARTIFACT = "artifact"  # bytes that a turn made
@@ -253,14 +257,31 @@ class PostureBody(Body, frozen=True):
     by: str
 
 
+class CompactionBody(Body, frozen=True, kw_only=True):
+    """`summary` stands for the turns up to number `upto` in what models are told; the log keeps
+    them. Without a summary it was tried in vain, for `code`, and all is as before.
+
+    A turn and not an entry is named: a cut never comes between a call and its result, and turns
+    keep their numbers where a log that was trimmed is imported.
+    """
+
+    upto: int
+    summary: str | None = None
+    code: str | None = None
+
+
 class CostBody(Body, frozen=True, kw_only=True):
-    """`micros` are millionths of a US dollar; None says that nobody knows, as for `window`."""
+    """`micros` are millionths of a US dollar; None says that nobody knows, as for `window`.
+
+    What has a `purpose`, as "compaction", was asked beside the conversation.
+    """
 
     provider: str
     model: str
     tokens: TokenUsage
     micros: int | None = None
     window: int | None = None
+    purpose: str | None = None
 
 
 class ArtifactBody(Body, frozen=True, kw_only=True):
@@ -335,6 +356,8 @@ def added(totals: Totals, cost: CostBody) -> Totals:
     micros = totals.micros
     if cost.micros is not None:
         micros = (micros or 0) + cost.micros
+    if cost.purpose is not None:
+        return replace(totals, tokens=totals.tokens + cost.tokens, micros=micros)
     return Totals(
         tokens=totals.tokens + cost.tokens,
         micros=micros,

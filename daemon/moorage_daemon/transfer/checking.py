@@ -20,6 +20,7 @@ from moorage_daemon.store.model import (
     ArtifactBody,
     AskBody,
     BeginBody,
+    CompactionBody,
     ConfigBody,
     CostBody,
     Head,
@@ -63,6 +64,7 @@ BODIES: dict[str, type[Struct]] = {
     Kind.OVERRIDE: OverrideBody,
     Kind.CONFIG: ConfigBody,
     Kind.POSTURE: PostureBody,
+    Kind.COMPACTION: CompactionBody,
     Kind.COST: CostBody,
     Kind.REPORT: Verification,
     Kind.ARTIFACT: ArtifactBody,
@@ -71,7 +73,16 @@ BODIES: dict[str, type[Struct]] = {
     Kind.VERDICT: VerdictBody,
 }
 OF_GRANTS = {Kind.GRANT, Kind.CHARGE, Kind.END}  # they stand in the log of a grant, never here
-OF_A_TURN = {Kind.PROMPT, Kind.BEGIN, Kind.ASK, Kind.ANSWER, Kind.INTENT, Kind.RESULT, Kind.VERDICT}
+OF_A_TURN = {
+    Kind.PROMPT,
+    Kind.BEGIN,
+    Kind.ASK,
+    Kind.ANSWER,
+    Kind.INTENT,
+    Kind.RESULT,
+    Kind.COMPACTION,
+    Kind.VERDICT,
+}
 BESIDE = {"sessionId", "seq", "at", "generation", "kind", "update"}  # these stand beside a body
 
 
@@ -87,7 +98,15 @@ def checked(record: EntryRecord, seq: int) -> bytes:
     if body is None:
         raise BadLine("entry.body is missing")
     check_body(record.kind, body)
+    if record.kind == Kind.COMPACTION and not _is_of_before(body, record.generation or 0):
+        raise BadLine("entry.body.upto is no turn before the one of the entry")
     return body
+
+
+def _is_of_before(body: bytes, generation: int) -> bool:
+    """Whether a summary is of turns before its own: else it would hide later ones."""
+    found: CompactionBody = _decode(body, CompactionBody)
+    return 0 < found.upto < generation
 
 
 def check_body(kind: str, body: bytes) -> None:
@@ -191,6 +210,7 @@ def taken_over(head: Head, notes: list[str]) -> Head:
         "record": None,
         "complete": True,
         "imported": 0,
+        "compacted": 0,
         "schema": SCHEMA,
         "config": replace(
             head.config,

@@ -62,7 +62,8 @@ class Landing:
         or never grow old.
         """
         await self.flush()
-        head, now = self.account.agreed(self.head), self.sessions.committer.now()
+        head = replace(self.head, compacted=self.account.compacted)
+        head, now = self.account.agreed(head), self.sessions.committer.now()
         change = mend(Stored(head, self.log.seq), self.log.told, now)
         for entry in change.entries:
             self.log.append(entry.kind, entry.body, generation=entry.generation)

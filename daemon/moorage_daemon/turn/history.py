@@ -1,29 +1,34 @@
 """What was said in a session so far: a view of its log, read from its end.
 
 A turn that was cut or has failed counts with what there is of it: that is what its user saw. Only
-so much is read as is wanted, however long the log is.
+so much is read as is wanted, however long the log is. Where a summary stands for the first turns
+they are not read at all, and it is told before the others.
 """
 
+import logging
 from collections import deque
 from collections.abc import Iterable
 
 import msgspec
 
-from moorage_daemon.agents.port import Exchange
+from moorage_daemon.agents.port import Exchange, Past
 from moorage_daemon.log.log import MAX_PIECE
-from moorage_daemon.store.model import Entry, Kind
-from moorage_daemon.store.port import Store, StoreError
+from moorage_daemon.store.model import CompactionBody, Entry, Kind, UnreadableBody, read_body
+from moorage_daemon.store.port import Page, Store, StoreError
 from moorage_daemon.turn.words import text_of
 from moorage_protocol import lenient
 from moorage_protocol.acp import AgentMessageChunk, AgentThoughtChunk, UserMessageChunk
 from moorage_protocol.errors import InvalidParams, StorageError
 
 
+logger = logging.getLogger(__name__)
+
 WINDOW = 256  # entries looked through at once; twice as many where nothing was said
 MAX_WINDOW = 4096
 LEFT_OUT = "[…]"
 
 _MESSAGES = frozenset({Kind.MESSAGE})
+_COMPACTIONS = frozenset({Kind.COMPACTION})
 
 
 class History(msgspec.Struct, frozen=True):
@@ -32,46 +37,75 @@ class History(msgspec.Struct, frozen=True):
     store: Store
     session_id: str
 
-    async def before(self, generation: int, seq: int, characters: int) -> list[Exchange]:
-        """The exchanges of turns before `generation`, whose entries end at `seq`, oldest first.
+    async def before(self, generation: int, seq: int, characters: int, compacted: int = 0) -> Past:
+        """What was said in the turns before `generation`, whose entries end at `seq`.
 
         The newest that fit into so many characters; of the very last one its end, if it alone is
-        longer. Raises `StorageError`.
+        longer. The summary of entry `compacted` comes first, and as much of it as fits. Raises
+        `StorageError`.
         """
         if generation <= 1 or characters <= 0:
-            return []
+            return Past(is_whole=generation <= 1)
+        summary = await self._summary(compacted)
+        said, upto = (summary.summary or "", summary.upto) if summary is not None else ("", 0)
+        room = characters - len(said)
         pieces: list[_Piece] = []
-        size, window = 0, WINDOW
-        while seq > 0 and size <= characters:
+        size, window, is_read = 0, WINDOW, False
+        while seq > 0 and size <= room and not is_read:
             start = max(0, seq - window)
-            earlier = await self._pieces(start, seq, generation, characters)
+            earlier, is_read = await self._pieces(start, seq, range(upto + 1, generation), room)
             pieces = [*earlier, *pieces]
             size += sum(len(piece.text) for piece in earlier)
             window = window if earlier else min(2 * window, MAX_WINDOW)
             seq = start
-        return _fitting(_exchanges(pieces), characters)
+        if room <= 0:
+            return Past((), _end(said, characters), upto, is_whole=size == 0 <= room)
+        exchanges = _exchanges(pieces)
+        fitting = _fitting(exchanges, room)
+        return Past(fitting, said, upto, is_whole=size <= room and fitting == exchanges)
+
+    async def _summary(self, seq: int) -> CompactionBody | None:
+        """What entry `seq` says of the turns before it; None if it is not there any more."""
+        if not seq:
+            return None
+        page = await self._page(seq - 1, _COMPACTIONS, limit=1)
+        for entry in page.entries:
+            try:
+                return read_body(entry, CompactionBody) if entry.seq == seq else None
+            except UnreadableBody:
+                logger.exception("a summary cannot be read: the turns themselves are told")
+        return None
+
+    async def _page(self, after: int, kinds: frozenset[str], limit: int = 500) -> Page:
+        try:
+            return await self.store.entries(self.session_id, after, limit=limit, kinds=kinds)
+        except StoreError as error:
+            raise StorageError from error
 
     async def _pieces(
-        self, after: int, end: int, generation: int, characters: int
-    ) -> "deque[_Piece]":
-        """The last pieces of text in those entries: all, or more than so many characters."""
+        self, after: int, end: int, generations: range, characters: int
+    ) -> "tuple[deque[_Piece], bool]":
+        """The last pieces of text in those entries: all, or more than so many characters.
+
+        With it whether a turn before the first of the generations was seen.
+        """
         pieces: deque[_Piece] = deque()
-        size, more = 0, True
+        size, more, is_read = 0, True, False
         while more:
-            try:
-                page = await self.store.entries(self.session_id, after, kinds=_MESSAGES)
-            except StoreError as error:
-                raise StorageError from error
+            page = await self._page(after, _MESSAGES)
             for entry in page.entries:
                 after = entry.seq
-                piece = _piece(entry, generation) if entry.seq <= end else None
+                if after > end:
+                    break
+                is_read = is_read or (entry.generation or generations.start) < generations.start
+                piece = _piece(entry) if entry.generation in generations else None
                 if piece is not None:
                     pieces.append(piece)
                     size += len(piece.text)
                 while pieces and size - len(pieces[0].text) > characters:
                     size -= len(pieces.popleft().text)
             more = page.more and after < end
-        return pieces
+        return pieces, is_read
 
 
 class _Piece(msgspec.Struct, frozen=True):
@@ -87,10 +121,9 @@ class _Told(msgspec.Struct, frozen=True):
     chunk: UserMessageChunk | AgentMessageChunk | AgentThoughtChunk
 
 
-def _piece(entry: Entry, generation: int) -> _Piece | None:
-    """What an entry says to a model; None for later ones, reasoning, and what is not known."""
-    if entry.generation is None or entry.generation >= generation:
-        return None
+def _piece(entry: Entry) -> _Piece | None:
+    """What an entry says to a model; None for reasoning, and what is not known."""
+    assert entry.generation is not None
     try:
         chunk = lenient.decode(b'{"chunk":%b}' % entry.body, _Told).chunk
         text = text_of(chunk.content)
@@ -106,7 +139,7 @@ def _exchanges(pieces: Iterable[_Piece]) -> list[Exchange]:
     turns: dict[int, tuple[list[_Piece], list[_Piece]]] = {}
     for piece in pieces:
         turns.setdefault(piece.generation, ([], []))[piece.is_answer].append(piece)
-    return [Exchange(_prompt(said), _answer(told)) for said, told in turns.values()]
+    return [Exchange(_prompt(said), _answer(told), turn) for turn, (said, told) in turns.items()]
 
 
 def _prompt(pieces: list[_Piece]) -> str:
@@ -127,11 +160,10 @@ def _fitting(exchanges: list[Exchange], characters: int) -> list[Exchange]:
     """The newest of them that fit."""
     fitting: deque[Exchange] = deque()
     for exchange in reversed(exchanges):
-        characters -= len(exchange.prompt) + len(exchange.answer)
+        characters -= exchange.size
         if characters < 0:
             if not fitting:
-                room = characters + len(exchange.prompt) + len(exchange.answer)
-                fitting.append(_shortened(exchange, room))
+                fitting.append(_shortened(exchange, characters + exchange.size))
             break
         fitting.appendleft(exchange)
     return list(fitting)
@@ -141,7 +173,8 @@ def _shortened(exchange: Exchange, characters: int) -> Exchange:
     """The ends of what was asked and answered; of the question at most half of the room."""
     answer_room = max(characters - len(exchange.prompt), characters // 2)
     answer = _end(exchange.answer, answer_room)
-    return Exchange(_end(exchange.prompt, characters - len(answer)) or LEFT_OUT, answer)
+    prompt = _end(exchange.prompt, characters - len(answer)) or LEFT_OUT
+    return Exchange(prompt, answer, exchange.generation)
 
 
 def _end(text: str, characters: int) -> str:

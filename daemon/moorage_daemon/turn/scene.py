@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from moorage_daemon.agents.port import ModelCall
+from moorage_daemon.agents.port import Compaction, ModelCall
 from moorage_daemon.log.log import Log
 from moorage_daemon.store.model import Totals
 from moorage_daemon.turn.artifacts import Blobs
@@ -75,6 +75,20 @@ class Scene(Protocol):
 
     def note_cost(self, generation: int, call: ModelCall) -> Totals:
         """Record what an answer of a model took; gives what the session took so far."""
+        ...
+
+    @property
+    def totals(self) -> Totals:
+        """What the session took so far."""
+        ...
+
+    def note_compaction(self, generation: int, compaction: Compaction) -> int:
+        """Record that a summary stands for the first turns; gives the entry that says so."""
+        ...
+
+    @property
+    def compacted(self) -> int:
+        """The entry with the summary that stands for the first turns, 0 if none does."""
         ...
 
     @property

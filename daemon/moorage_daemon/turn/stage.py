@@ -17,7 +17,7 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from moorage_daemon.agents.port import CallRefused, Exchange, ModelCall, StageClosed
+from moorage_daemon.agents.port import CallRefused, Compaction, ModelCall, Past, StageClosed
 from moorage_daemon.grants.calls import Call, File, with_links
 from moorage_daemon.grants.credentials import references
 from moorage_daemon.grants.policy import Say
@@ -120,10 +120,27 @@ class TurnStage:
         """The turn's configuration."""
         return self.turn.config
 
-    async def history(self, characters: int) -> Sequence[Exchange]:
+    @property
+    def used(self) -> int:
+        """Tokens in the context of the model that answered last."""
+        return self.scene.totals.used
+
+    async def history(self, characters: int) -> Past:
         """The earlier turns."""
-        turn = self.turn
-        return await self.scene.history.before(turn.generation, turn.ready_at, characters)
+        turn, history = self.turn, self.scene.history
+        return await history.before(
+            turn.generation, turn.ready_at, characters, self.scene.compacted
+        )
+
+    async def compact(self, compaction: Compaction, call: ModelCall | None) -> None:
+        """Put a summary in the place of the first turns; durable when this returns."""
+        self._must_be_open()
+        if compaction.summary is not None:
+            compaction = replace(compaction, summary=self.secrecy.text(compaction.summary))
+        seq = self.scene.note_compaction(self.turn.generation, compaction)
+        if call is not None:
+            await self.tell_usage(call)
+        await self.scene.log.until(seq)
 
     async def say(self, text: str) -> None:
         """Stream a piece of the answer."""

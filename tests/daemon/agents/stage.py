@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from moorage_daemon.agents.port import Exchange, ModelCall
+from moorage_daemon.agents.port import Compaction, Exchange, ModelCall, Past
 from moorage_daemon.tools.port import Report
 from moorage_protocol.acp import PlanEntry, ToolKind
 from moorage_protocol.config import SessionConfig
@@ -21,16 +21,22 @@ class HeardStage:
     cwd: str = "/work"
     said: list[str] = field(default_factory=list[str])
     thought: list[str] = field(default_factory=list[str])
+    compactions: list[Compaction] = field(default_factory=list[Compaction])
     calls: list[ModelCall] = field(default_factory=list[ModelCall])
+    used: int = 0
     asked_for: int | None = None  # characters of history
 
     @property
     def text(self) -> str:
         return "".join(self.said)
 
-    async def history(self, characters: int) -> Sequence[Exchange]:
+    async def history(self, characters: int) -> Past:
         self.asked_for = characters
-        return self.earlier
+        return Past(self.earlier)
+
+    async def compact(self, compaction: Compaction, call: ModelCall | None) -> None:
+        self.compactions.append(compaction)
+        self.calls += [call] if call is not None else []
 
     async def say(self, text: str) -> None:
         self.said.append(text)

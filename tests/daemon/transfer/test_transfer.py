@@ -108,7 +108,7 @@ async def test_it_goes_on_there_with_all_that_was_said(daemon: Daemon, client: C
         assert guest.text(copy) == "an answer"
         reply = guest.prompt(copy, "and now?")
         performance = await other.puppet.next()
-        [earlier] = await performance.stage.history(10_000)
+        [earlier] = (await performance.stage.history(10_000)).exchanges
         performance.finish()
 
         assert (earlier.prompt, "an ans" in earlier.answer) == ("a question", True)
