@@ -153,7 +153,8 @@ class GrantDetail(GrantStatus, frozen=True, kw_only=True, omit_defaults=False):
     """All there is to say of a grant to whom it belongs.
 
     `given` is what grants below it hold or have used; `chain` are the grants above, the first one
-    first. Times are seconds since 1970.
+    first. While the session that it was made for is `paused`, nobody else may use it. Times are
+    seconds since 1970.
     """
 
     agent: str
@@ -167,6 +168,7 @@ class GrantDetail(GrantStatus, frozen=True, kw_only=True, omit_defaults=False):
     depth: int
     chain: list[str]
     session_id: str | None
+    paused: bool
     used: Used
     given: Budget
     created_at: float

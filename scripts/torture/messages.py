@@ -96,6 +96,8 @@ GRAMMAR: dict[str, list[Params]] = {
         {"sessionId": "", "config": {"permissions": {"deny": ["Bash(rm:*)"]}}},
     ],
     "_moorage/session/withdraw": [{"sessionId": "", "generation": 2}],
+    "_moorage/session/pause": [{"sessionId": ""}],
+    "_moorage/session/resume": [{"sessionId": ""}],
     "_moorage/session/live": [{}],
     "_moorage/permission/respond": [{"sessionId": "", "toolCallId": "x", "optionId": "allow"}],
     "_moorage/grant/create": [

@@ -631,21 +631,24 @@ async def test_pause_and_resume_say_how_the_session_is_then(
     assert as_json.lines() == [{"sessionId": S, "state": state}]
 
 
-async def test_list_says_of_a_paused_session_whether_its_last_turn_runs(
+async def test_list_says_of_a_paused_session_what_its_last_turn_is_still_at(
     daemon: FakeDaemon,
 ) -> None:
     async def serve(visitor: Visitor) -> None:
-        rows = [row(S, "/"), row("b" * 26, "/")]
-        for found in rows:
-            found["_meta"]["moorage"]["state"] = "paused"
-        rows[0]["_meta"]["moorage"]["startedAt"] = 1.0
+        rows = [row(letter * 26, "/") for letter in "abc"]
+        told = [found["_meta"]["moorage"] for found in rows]
+        for each in told:
+            each["state"] = "paused"
+        told[0]["startedAt"] = told[1]["startedAt"] = 1.0
+        told[1]["pendingPermissions"] = 1
         await visitor.answer(await visitor.expect("session/list"), {"sessions": rows})
         await visitor.answer(await visitor.expect("_moorage/session/live"), {"sessions": []})
 
-    _, first, second = (await against(daemon, serve, "ls")).out.splitlines()
+    _, *lines = (await against(daemon, serve, "ls")).out.splitlines()
 
-    assert "abcd  paused, running  code" in first
-    assert "bbbb  paused           code" in second
+    assert "aaaa  paused, running  code" in lines[0]
+    assert "bbbb  paused, asks     code" in lines[1]
+    assert "cccc  paused           code" in lines[2]
 
 
 async def test_kill_takes_several_and_tells_of_each(daemon: FakeDaemon) -> None:

@@ -281,7 +281,7 @@ async def test_who_may_do_what_with_a_session_of_local(
     principal: Principal, access: Access | None, acts: bool, kills: bool
 ) -> None:
     authorize(principal, "local", Verb.WATCH, access)
-    for verb, allowed in ((Verb.ACT, acts), (Verb.KILL, kills)):
+    for verb, allowed in ((Verb.ACT, acts), (Verb.PAUSE, kills), (Verb.KILL, kills)):
         if allowed:
             authorize(principal, "local", verb, access)
         else:

@@ -8,6 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from moorage_daemon.identity import Principal
 from moorage_daemon.store.model import Entry, Life
+from moorage_protocol.acp import Empty
 from moorage_protocol.errors import (
     GrantRefused,
     NotFound,
@@ -16,7 +17,15 @@ from moorage_protocol.errors import (
     SessionState,
     StorageError,
 )
-from moorage_protocol.moorage import CancelOutcome, Cause, Outcome, PauseResult, Role, State
+from moorage_protocol.moorage import (
+    CancelOutcome,
+    Cause,
+    KillResult,
+    Outcome,
+    PauseResult,
+    Role,
+    State,
+)
 from tests.daemon.harness import GRACE, Daemon, open_daemon, simulated
 from tests.daemon.ledger.test_grants import ask, create, use
 from tests.daemon.puppet import Lever
@@ -516,6 +525,53 @@ async def test_prompt_behind_a_pause_in_one_packet_does_not(daemon: Daemon, clie
     assert not daemon.puppet.performances
 
 
+@pytest.mark.parametrize("method", ["_moorage/session/pause", "_moorage/session/resume"])
+async def test_kill_in_one_packet_with_it_wins_whichever_comes_first(
+    daemon: Daemon, client: Client, method: str
+) -> None:
+    for kill_is_first in (True, False):
+        session = await client.new()
+        await pause(client, session)
+        waiting = client.prompt(session)
+        await wait_all_tasks_blocked()
+        params = {"sessionId": session}
+        held, holding = client.frame(method, params, PauseResult)
+        end, killing = client.frame("session/kill", params, KillResult)
+
+        client.post(*((end, held) if kill_is_first else (held, end)))
+
+        assert (await killing.result()).killed
+        assert (await waiting.verdict()).cause is Cause.ADMIN_KILL
+        if kill_is_first:
+            with pytest.raises(NotFound):
+                await holding.result()
+        head = daemon.sessions.head(session)
+        assert head is not None
+        assert head.life is Life.KILLED
+        assert not daemon.puppet.performances or daemon.puppet.performances[-1].was_cancelled
+
+
+async def test_close_in_one_packet_behind_a_resume_lets_nothing_run_on(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await client.new()
+    await pause(client, session)
+    replies = [client.prompt(session, text) for text in "ab"]
+    await wait_all_tasks_blocked()
+    params = {"sessionId": session}
+    on, going = client.frame("_moorage/session/resume", params, PauseResult)
+    end, closing = client.frame("session/close", params, Empty)
+
+    client.post(on, end)
+    await closing.result()
+
+    assert (await going.result()).state is State.RUNNING
+    causes = [(await reply.verdict()).cause for reply in replies]
+    assert causes == 2 * [Cause.SESSION_REMOVED]
+    assert not daemon.puppet.performances
+    assert session in daemon.sessions.parked
+
+
 async def test_resume_between_a_verdict_and_its_durability_starts_one_turn(
     daemon: Daemon, client: Client
 ) -> None:
@@ -589,12 +645,14 @@ async def test_grant_of_a_paused_session_is_of_no_use_to_others_until_it_goes_on
         await use(client, grant, agent="puppet")
     assert (refused.value.message, refused.value.kind) == ("session paused", "paused")
     assert refused.value.retryable
+    assert (await ask(client, "get", grantId=grant))["paused"] is True
     with pytest.raises(GrantRefused) as wrong:
         await use(client, grant, agent="another")
     assert wrong.value.kind == "not_found", "whose it is comes first"
 
     await resume(client, session)
     await use(client, grant, agent="puppet")
+    assert (await ask(client, "get", grantId=grant))["paused"] is False
     assert (await ask(client, "get", grantId=grant))["used"] | {"seconds": 0} == {
         "calls": 1,
         "tokens": 0,

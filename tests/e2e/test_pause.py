@@ -25,7 +25,7 @@ def state(shell: Shell) -> str:
 def test_prompt_waits_for_a_paused_session_and_says_so(tmp_path: Path, workspace: Path) -> None:
     with running(tmp_path / "state") as daemon:
         shell = Shell(daemon, workspace)
-        session = shell.ok("new")
+        session = shell.ok("new", "--tools", "Read")
 
         assert shell.ok("pause") == f"{session}: paused"
         assert json.loads(shell.ok("pause", session[:8], "--json")) == {
@@ -33,6 +33,7 @@ def test_prompt_waits_for_a_paused_session_and_says_so(tmp_path: Path, workspace
             "state": "paused",
         }
         assert state(shell) == "paused"
+        assert "active, paused with its session" in shell.ok("grant", "show", session)
         with shell.start("prompt", session, "good morning") as waiting:
             assert waiting.stderr is not None
             assert "waits: the session is paused" in waiting.stderr.readline()

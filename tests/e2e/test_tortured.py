@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from moorage_daemon.handlers.table import METHODS
 from scripts.torture import budget, messages, starts
 from scripts.torture.report import Report
 
@@ -23,6 +24,10 @@ async def test_any_messages_in_any_order_are_answered_as_they_deserve(report: Re
     assert talk.fds[1] <= talk.fds[0]
     assert talk.codes[-32700] > 0
     assert talk.codes[-32602] > 0
+
+
+async def test_grammar_of_messages_knows_every_method() -> None:
+    assert {*messages.GRAMMAR} == {*METHODS}
 
 
 async def test_handler_with_a_bug_is_noticed(report: Report) -> None:

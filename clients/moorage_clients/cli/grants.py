@@ -133,7 +133,7 @@ def _lines(grant: GrantDetail) -> list[tuple[str, str]]:
     ended = "" if grant.cause is None else f" ({one_line(grant.cause, 40)})"
     lines = [
         ("grant", grant.grant_id),
-        ("state", f"{grant.state}{ended}"),
+        ("state", f"{grant.state}{ended}{', paused with its session' if grant.paused else ''}"),
         ("agent", one_line(grant.agent, 200)),
         ("intent", one_line(grant.intent, 200) or "-"),
         ("tools", _listed(grant.tools)),

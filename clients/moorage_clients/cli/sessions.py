@@ -148,11 +148,14 @@ def _print_table(rows: Sequence[LiveRow], default: str | None, screen: Screen) -
 
 
 def _state(row: LiveRow) -> str:
-    """The state; of a paused session also whether its last turn is still at it."""
+    """The state; of a paused session also what its last turn is still at."""
     if row.killed:
         return State.KILLED
-    is_at_it = row.state is State.PAUSED and row.started_at is not None
-    return f"{row.state}, running" if is_at_it else row.state
+    if row.state is State.PAUSED and row.pending_permissions:
+        return f"{row.state}, asks"
+    if row.state is State.PAUSED and row.started_at is not None:
+        return f"{row.state}, running"
+    return row.state
 
 
 def _damaged_line(damaged: DamagedRow, screen: Screen) -> str:

@@ -43,6 +43,7 @@ def detail(holding: Holding, now: Moment) -> GrantDetail:
         depth=grant.depth,
         chain=[hop.grant for hop in grant.chain],
         session_id=holding.session,
+        paused=account.paused,
         used=Used(
             calls=spend.calls,
             tokens=spend.tokens,
