@@ -1,8 +1,14 @@
 """What a session took, made and verified, read out of its log; of a killed one too."""
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from msgspec import Struct
+
 from moorage_daemon.handlers.port import Answer, Desk, Later, Peer
 from moorage_daemon.identity import Verb
 from moorage_daemon.log.views import (
+    Rows,
     artifact_of,
     artifact_rows,
     context_of,
@@ -26,6 +32,8 @@ from moorage_protocol.views import (
     UsageResult,
 )
 
+
+R = TypeVar("R")
 
 PAGE_LIMIT = 1000  # rows in one answer
 
@@ -52,38 +60,17 @@ def usage(desk: Desk, peer: Peer, params: PageParams) -> Answer:
 
 def reports(desk: Desk, peer: Peer, params: PageParams) -> Answer:
     """The verification reports."""
-    session = _find(desk, peer, params)
-
-    async def work() -> ReportsResult:
-        store = session.around.store
-        page = await report_rows(store, session.id, after=params.after, limit=params.limit)
-        return ReportsResult(reports=page.rows, next=page.next)
-
-    return Later(work)
+    return _page(desk, peer, params, report_rows, ReportsResult)
 
 
 def traces(desk: Desk, peer: Peer, params: PageParams) -> Answer:
     """How the tool calls ended."""
-    session = _find(desk, peer, params)
-
-    async def work() -> TracesResult:
-        store = session.around.store
-        page = await trace_rows(store, session.id, after=params.after, limit=params.limit)
-        return TracesResult(traces=page.rows, next=page.next)
-
-    return Later(work)
+    return _page(desk, peer, params, trace_rows, TracesResult)
 
 
 def artifacts(desk: Desk, peer: Peer, params: PageParams) -> Answer:
     """What the turns made."""
-    session = _find(desk, peer, params)
-
-    async def work() -> ArtifactsResult:
-        store = session.around.store
-        page = await artifact_rows(store, session.id, after=params.after, limit=params.limit)
-        return ArtifactsResult(artifacts=page.rows, next=page.next)
-
-    return Later(work)
+    return _page(desk, peer, params, artifact_rows, ArtifactsResult)
 
 
 def artifact(desk: Desk, peer: Peer, params: ArtifactParams) -> Answer:
@@ -107,6 +94,24 @@ def artifact(desk: Desk, peer: Peer, params: ArtifactParams) -> Answer:
         if part is None:
             raise NotFound
         return ArtifactResult(data=part.data, size=part.size)
+
+    return Later(work)
+
+
+def _page(
+    desk: Desk,
+    peer: Peer,
+    params: PageParams,
+    read: Callable[..., Awaitable[Rows[R]]],
+    answer: Callable[[list[R], int | None], Struct],
+) -> Answer:
+    """One page of the rows that `read` finds, and where the next one begins."""
+    session = _find(desk, peer, params)
+
+    async def work() -> Struct:
+        store = session.around.store
+        page = await read(store, session.id, after=params.after, limit=params.limit)
+        return answer(page.rows, page.next)
 
     return Later(work)
 
