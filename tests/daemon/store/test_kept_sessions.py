@@ -5,6 +5,8 @@ them. Where a file's name was part of a promise, what it was for is checked inst
 one place, inside the store's own directory.
 """
 
+from pathlib import Path
+
 import msgspec
 import pytest
 import trio
@@ -270,8 +272,12 @@ async def test_the_lists_beside_a_session_leave_it_as_it_was(store: Store) -> No
         pytest.param(r"foo/bar\baz..qux", id="tp23_mixed_separator_sanitization"),
     ],
 )
-async def test_tp14_tp22_tp23_an_id_is_no_path(backend: Backend, session: str) -> None:
-    around = set(backend.folder.parent.rglob("*"))
+async def test_tp14_tp22_tp23_an_id_is_no_path(
+    backend: Backend, tmp_path: Path, session: str
+) -> None:
+    backend = Backend(backend.name, tmp_path / "as" / "deep" / "as" / "a" / "path" / "climbs")
+    backend.folder.mkdir(parents=True)
+    around = set(tmp_path.rglob("*"))
     async with backend.open() as store:
         await Keeper(store).save(a_session("harmless"))
     before = backend.files()
@@ -291,8 +297,7 @@ async def test_tp14_tp22_tp23_an_id_is_no_path(backend: Backend, session: str) -
         assert all(path.parts[0] == "store" for path in new)
     else:
         assert new == set()
-    outside = {p for p in backend.folder.parent.rglob("*") if backend.folder not in p.parents}
-    assert outside - around <= {backend.folder}
+    assert {p for p in tmp_path.rglob("*") if backend.folder not in p.parents} <= around
 
 
 # ---- what is configured
