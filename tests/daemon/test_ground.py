@@ -172,7 +172,7 @@ async def test_call_too_many_ends_the_turn_with_what_there_is_no_more_of(
 async def test_tool_that_is_not_on_the_list_is_refused_in_a_few_words(
     daemon: Daemon, client: Client, lever: Lever
 ) -> None:
-    session, grant = await standing(daemon, client, tools=["Lever(A)"], budget={"calls": 77})
+    session, grant = await standing(daemon, client, tools=["Lever(A)"], budget={"calls": 77_777})
 
     pull = await turn(daemon, client, session)
     await pull.call(lever, "B")
@@ -185,7 +185,7 @@ async def test_tool_that_is_not_on_the_list_is_refused_in_a_few_words(
     [refused, _] = results(client, session)
     assert (refused["status"], refused["code"]) == ("refused", "tool")
     sent = [m for m in client.messages if "grantId" not in str(m)]
-    assert not any(grant in str(m) or "77" in str(m.get("params", "")) for m in sent)
+    assert not any(grant in str(m) or "77777" in str(m.get("params", "")) for m in sent)
 
 
 @pytest.mark.parametrize("why", ["grant", "rules", "argument", "preview", "start"])

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from select import select
 
 import pytest
 
 from moorage_protocol.rendezvous import is_alive, read_daemon
-from tests.e2e.daemons import running
+from tests.e2e.daemons import PATIENCE, running
 from tests.e2e.editors import Editor, Json, open_editor, over_bridge
 
 
@@ -26,10 +27,12 @@ def state(folder: Path, tmp_path: Path) -> Path:
 
 
 def kill(state: Path, number: int = signal.SIGKILL) -> None:
-    """End whichever daemon there is."""
+    """End whichever daemon there is, and wait until it takes nothing more."""
     daemon = read_daemon(state)
     if daemon is not None and is_alive(state):
-        os.kill(daemon.pid, number)
+        with os.fdopen(os.pidfd_open(daemon.pid), "rb") as process:
+            os.kill(daemon.pid, number)
+            assert select([process], [], [], PATIENCE)[0]
 
 
 @pytest.fixture
@@ -50,6 +53,7 @@ def test_editor_notices_no_more_than_a_cancelled_turn(state: Path, editor: Edito
         running_turn = prompt(editor, session, "/stream 100000 0.01")
         waiting = prompt(editor, session, "waits")
         until_seen(editor, 3 * number + 1)
+        editor.request("session/list", {})  # goes the way of the prompts, behind them
         kill(state)
         sent_to_nobody = prompt(editor, session, f"short {number}")
         turns = (running_turn, waiting, sent_to_nobody)
