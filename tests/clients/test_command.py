@@ -75,7 +75,7 @@ async def against(
     async def answer() -> None:
         await serve(await visited(daemon, **of_itself))
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer)
             ended = await moorage(daemon.state_dir, *words, stdin=stdin)
@@ -317,7 +317,7 @@ async def test_daemon_of_another_version_is_told_once(daemon: FakeDaemon) -> Non
         await visitor.answer(await visitor.expect("session/list"), {"sessions": []})
         await visitor.answer(await visitor.expect("_moorage/session/live"), {"sessions": []})
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve, daemon)
             found = await moorage(daemon.state_dir, "ls")
@@ -403,7 +403,7 @@ async def test_question_without_a_person_or_a_flag_stays_open(daemon: FakeDaemon
         assert (await visitor.receive())["error"]["code"] == -32800
         await visitor.answer(request, ended("completed"))
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with running(daemon, "prompt", "hi") as process, trio.open_nursery() as nursery:
             nursery.start_soon(serve)
             said = await read_until(process.stderr, b"--allow or --deny")
@@ -432,7 +432,7 @@ async def test_ctrl_c_cancels_the_turn_and_a_second_one_leaves_it_running(
         is_asked.set()
         asked.append(await visitor.receive())
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with running(daemon, "prompt", "hi") as process, trio.open_nursery() as nursery:
             nursery.start_soon(serve)
             await read_until(process.stderr, b"[T] running")
@@ -583,7 +583,7 @@ async def test_states_in_the_table_are_coloured_where_it_was_asked_for(
         await visitor.answer(await visitor.expect("session/list"), {"sessions": [found]})
         await visitor.answer(await visitor.expect("_moorage/session/live"), {"sessions": []})
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
             found = await moorage(daemon.state_dir, "ls", env={**os.environ, variable: "1"})
@@ -768,7 +768,7 @@ async def test_status_says_what_is_wrong_with_the_store(
             await visitor.greet()
             await visitor.answer(await visitor.expect("_moorage/status"), status)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
             words = ("status", "--connect", daemon.address)
@@ -782,7 +782,7 @@ async def test_status_says_what_is_wrong_with_the_store(
 async def test_daemon_is_started_found_and_stopped(tmp_path: Path) -> None:
     state_dir, env = tmp_path / "state", environment_with(tmp_path, ANSWERS)
     run = partial(moorage, state_dir, "--json", "daemon", env=env)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         started = (await run("start", "--no-websocket")).lines()[0]
         again = (await run("start")).lines()[0]
         status = (await run("status")).lines()[0]
@@ -798,7 +798,7 @@ async def test_daemon_is_started_found_and_stopped(tmp_path: Path) -> None:
 
 async def test_daemon_that_cannot_start_is_reported_with_its_log(tmp_path: Path) -> None:
     env = environment_with(tmp_path, FAILS)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         found = await moorage(tmp_path / "state", "new", env=env)
         logs = await moorage(tmp_path / "state", "daemon", "logs")
 
@@ -810,7 +810,7 @@ async def test_daemon_that_cannot_start_is_reported_with_its_log(tmp_path: Path)
 async def test_daemon_in_the_foreground_is_the_command_itself(tmp_path: Path) -> None:
     program = "import os, sys; print(os.getpid(), os.getcwd(), *sys.argv[1:])"
     env = environment_with(tmp_path, program)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         found = await moorage(tmp_path / "s", "daemon", "run", "--verbose", env=env)
 
     assert found.code == 0
@@ -828,7 +828,7 @@ async def test_reader_that_has_enough_of_the_output_is_no_error(daemon: FakeDaem
         await serve(await visited(daemon))
 
     command = f"{sys.executable} -c '{MOORAGE}' --state-dir {daemon.state_dir} log | head -1"
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer)
             ended = await trio.run_process(

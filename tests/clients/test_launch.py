@@ -34,7 +34,7 @@ async def test_twenty_starters_at_once_get_one_daemon(tmp_path: Path, state_dir:
     env = environment_with(tmp_path, ANSWERS)
     command = [sys.executable, "-c", CONNECT, str(state_dir)]
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             for _ in range(20):
                 nursery.start_soon(partial(trio.run_process, command, env=env))
@@ -46,7 +46,7 @@ async def test_started_daemon_has_no_ties_to_its_starter(tmp_path: Path, state_d
     env = environment_with(tmp_path, ANSWERS)
     command = [sys.executable, "-c", CONNECT, str(state_dir), "--no-websocket"]
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await trio.run_process(command, env=env, cwd=tmp_path)
 
     (start,) = starts(state_dir)
@@ -67,7 +67,7 @@ async def test_module_in_the_current_directory_is_not_the_daemon(
     (trap / "__main__.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
     command = [sys.executable, "-P", "-c", CONNECT, str(state_dir)]
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await trio.run_process(command, env=env, cwd=trap.parent)
 
     assert not (tmp_path / "sprung").exists()

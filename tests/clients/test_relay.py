@@ -59,9 +59,9 @@ class Editor:
         await self.bridge.stdout.aclose()
 
     async def leave(self) -> int:
-        """Close stdin as an editor does that ends; the bridge's exit code, in 2 seconds."""
+        """Close stdin as an editor does that ends; the bridge's exit code."""
         await self.close_stdin()
-        with trio.fail_after(2):
+        with trio.fail_after(60):
             return await self.bridge.wait()
 
 
@@ -116,7 +116,7 @@ async def meet(daemon: FakeDaemon, editor: Editor) -> Visitor:
 
 
 async def test_requests_and_answers_pass(daemon: FakeDaemon) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with open_editor(daemon.state_dir) as editor:
             visitor = await meet(daemon, editor)
             await editor.send(id="a", method="session/list", params={"cwd": "/ü"})
@@ -133,7 +133,7 @@ async def test_requests_and_answers_pass(daemon: FakeDaemon) -> None:
 
 
 async def test_editor_that_frames_by_headers_is_answered_likewise(daemon: FakeDaemon) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with open_editor(daemon.state_dir) as editor:
             await editor.send_raw(
                 b'Content-Length: 47\r\n\r\n{"jsonrpc":"2.0",\n"id":0,"method":"initialize"}'
@@ -148,7 +148,7 @@ async def test_editor_that_frames_by_headers_is_answered_likewise(daemon: FakeDa
 
 async def test_eight_mebibytes_pass_whole_in_both_directions(daemon: FakeDaemon) -> None:
     text = "x" * (8 * 2**20 - 1024)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_editor(daemon.state_dir) as editor, trio.open_nursery() as nursery:
             visitor = await meet(daemon, editor)
             nursery.start_soon(lambda: editor.send(id=1, method="session/prompt", params=text))
@@ -162,7 +162,7 @@ async def test_eight_mebibytes_pass_whole_in_both_directions(daemon: FakeDaemon)
 async def test_daemon_that_dies_is_followed_by_one_that_answers_what_it_was_asked(
     state_dir: Path,
 ) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with open_fake_daemon(state_dir) as first, open_editor(state_dir) as editor:
             visitor = await meet(first, editor)
             await editor.send(id=1, method="session/prompt", params={"sessionId": "s"})
@@ -186,7 +186,7 @@ async def test_daemon_that_dies_is_followed_by_one_that_answers_what_it_was_aske
 
 async def test_editor_is_the_same_terminal_after_its_own_restart(daemon: FakeDaemon) -> None:
     known: list[Message] = []
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         for _ in range(2):
             async with open_editor(daemon.state_dir) as editor:
                 info = {"name": "Zed"}
@@ -207,7 +207,7 @@ async def test_bridge_starts_a_daemon_and_starts_another_when_none_comes_back(
     tmp_path: Path, state_dir: Path
 ) -> None:
     env = environment_with(tmp_path, ANSWERS)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_editor(state_dir, env) as editor:
             await editor.ask(0, "initialize")
             first: int = (await editor.ask(1, "session/list"))["result"]["pid"]
@@ -222,7 +222,7 @@ async def test_daemon_that_cannot_start_is_an_answer_and_not_the_end_of_the_brid
     tmp_path: Path, state_dir: Path
 ) -> None:
     env = environment_with(tmp_path, FAILS)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_editor(state_dir, env) as editor:
             answers = [await editor.ask(0, "initialize"), await editor.ask(1, "initialize")]
 
@@ -236,7 +236,7 @@ async def test_daemon_that_cannot_start_is_an_answer_and_not_the_end_of_the_brid
 async def test_state_directory_that_others_may_write_is_an_answer_too(state_dir: Path) -> None:
     state_dir.mkdir()
     state_dir.chmod(0o777)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with open_editor(state_dir) as editor:
             answer = await editor.ask(0, "initialize")
 
@@ -244,7 +244,7 @@ async def test_state_directory_that_others_may_write_is_an_answer_too(state_dir:
 
 
 async def test_bridge_leaves_with_its_editor_while_a_turn_runs(daemon: FakeDaemon) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with open_editor(daemon.state_dir) as editor:
             visitor = await meet(daemon, editor)
             await editor.send(id=1, method="session/prompt")
@@ -254,7 +254,7 @@ async def test_bridge_leaves_with_its_editor_while_a_turn_runs(daemon: FakeDaemo
 
 
 async def test_last_words_of_an_editor_reach_the_daemon(daemon: FakeDaemon) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with open_editor(daemon.state_dir) as editor:
             visitor = await meet(daemon, editor)
             await editor.close_stdout()
@@ -265,7 +265,7 @@ async def test_last_words_of_an_editor_reach_the_daemon(daemon: FakeDaemon) -> N
 
 
 async def test_answers_still_due_are_waited_for_when_stdin_ends(daemon: FakeDaemon) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with open_editor(daemon.state_dir) as editor:
             await editor.send(id=0, method="initialize")
             await editor.close_stdin()
@@ -276,7 +276,7 @@ async def test_answers_still_due_are_waited_for_when_stdin_ends(daemon: FakeDaem
 
 
 async def test_bridge_outlives_a_daemon_that_hangs_up_on_everybody(daemon: FakeDaemon) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_editor(daemon.state_dir) as editor:
             await editor.send(id=0, method="initialize", params={})
             for _ in range(2):
@@ -300,7 +300,7 @@ async def test_editor_that_does_not_read_holds_the_daemon_back_and_can_still_spe
             await visitor.send_raw(chunk)
         is_through.set()
 
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with open_editor(daemon.state_dir) as editor, trio.open_nursery() as nursery:
             visitor = await meet(daemon, editor)
             nursery.start_soon(stream, visitor)
@@ -323,7 +323,7 @@ async def test_daemon_that_does_not_read_holds_the_editor_back(daemon: FakeDaemo
             await editor.send_raw(line)
         is_through.set()
 
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with open_editor(daemon.state_dir) as editor, trio.open_nursery() as nursery:
             visitor = await meet(daemon, editor)
             nursery.start_soon(speak, editor)
@@ -347,7 +347,7 @@ async def test_bridge_loads_nothing_that_an_editor_would_wait_for(daemon: FakeDa
         "sys.stderr.write(' '.join(sys.modules))"
     )
     command = [sys.executable, "-I", "-c", program, "acp", "--state-dir", str(daemon.state_dir)]
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         ended = await trio.run_process(command, stdin=b"", capture_stderr=True)
 
     loaded = set(ended.stderr.decode().split())

@@ -14,7 +14,7 @@ MOORAGE = [
     "-c",
     "import sys; from moorage_clients.cli import main; sys.exit(main())",
 ]
-PATIENCE = 30.0  # seconds a command may take on a busy machine
+PATIENCE = 60.0  # seconds a command may take on a busy machine
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from moorage_protocol.rendezvous import is_alive, read_daemon, read_token
 
 
-PATIENCE = 10.0  # seconds for a process to start, or to end
+PATIENCE = 60.0  # seconds for a process to start, or to end, on a busy machine
 
 
 @dataclass(eq=False)

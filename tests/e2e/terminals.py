@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.e2e.commands import MOORAGE
 
 
-PATIENCE = 20.0  # seconds until what a person waits for is on the screen, on a busy machine
+PATIENCE = 60.0  # seconds until what a person waits for is on the screen, on a busy machine
 INTERRUPT = "\x03"  # what the key Ctrl-C sends
 END = "\x04"  # Ctrl-D
 

@@ -77,7 +77,7 @@ def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     """Wait until something about other processes holds: nobody tells us, so look."""
 
     async def wait(holds: Callable[[], bool]) -> None:
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while not holds():  # noqa: ASYNC110
                 await trio.sleep(0.002)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 IDLERS = 30  # of the fork storm
 CHAINS = 30  # of processes that each fork the next and end
 PAUSE = 0.002  # seconds between two links of a chain: others use the machine too
-LIFE = 20.0  # seconds; longer than any test, and nothing stays if a test is broken
+LIFE = 60.0  # seconds; longer than any test, and nothing stays if a test is broken
 
 Body = Callable[[int], None]  # gets a descriptor to write to when it is what it wants to be
 

@@ -22,7 +22,7 @@ async def test_every_process_of_a_tool_descends_from_its_supervisor(
     shape: str, hostile: Callable[..., list[str]], marked: Callable[[], list[int]]
 ) -> None:
     process = spawn(hostile(shape), cwd=Path("/"), env=tool_environment(os.environ), grace=0.1)
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with process.attended():
             while "ready" not in process.output.text():
                 await process.more(process.output.total)

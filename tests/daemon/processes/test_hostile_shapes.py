@@ -41,7 +41,7 @@ async def is_ready(process: Process) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_kill_leaves_nothing(shape: str, hostile: Hostile, marked: Marked) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         process = start(hostile(shape))
         async with process.attended():
             await is_ready(process)
@@ -54,7 +54,7 @@ async def test_kill_leaves_nothing(shape: str, hostile: Hostile, marked: Marked)
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_cancelled_scope_leaves_nothing(shape: str, hostile: Hostile, marked: Marked) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         process = start(hostile(shape))
         with trio.CancelScope() as scope:
             async with process.attended():
@@ -74,7 +74,7 @@ async def test_death_of_the_owner_leaves_nothing(
     daemon = subprocess.Popen([*owner, *hostile(shape)], stdout=subprocess.PIPE)
     with daemon:
         assert daemon.stdout is not None
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             supervisor = int(await trio.to_thread.run_sync(daemon.stdout.readline))
             assert len(marked()) >= 2
             daemon.send_signal(signal.SIGKILL)
@@ -100,7 +100,7 @@ async def test_death_of_an_owner_that_had_not_read_the_report_leaves_nothing(
 async def test_end_of_the_main_process_leaves_nothing(
     shape: str, hostile: Hostile, marked: Marked
 ) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         process = start(hostile(shape, "exit"))
         async with process.attended():
             ended = await process.wait()
@@ -115,7 +115,7 @@ async def test_end_of_the_main_process_leaves_nothing(
 async def test_death_of_the_supervisor_leaves_nothing(
     shape: str, hostile: Hostile, marked: Marked
 ) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         process = start(hostile(shape))
         async with process.attended():
             await is_ready(process)
