@@ -1,14 +1,33 @@
 """What holds for all tests: the runner that a module chooses, and that no process outlives them."""
 
+import os
 import sys
 import time
 from collections.abc import Generator
 
 import pytest
 import trio
+from hypothesis import HealthCheck, settings
 
 from scripts.torture.leftovers import until_gone
 from tests.daemon.harness import simulated
+
+
+# The tests start hundreds of programs. Where bytecode may not be kept, each compiles all it runs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# The same examples every time, so that a run says something of the change it is about; how long
+# one takes on a busy machine says nothing. To search on: --hypothesis-profile=search.
+settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("search", settings.get_profile("suite"), derandomize=False)
+settings.load_profile("suite")
 
 
 @pytest.hookimpl(trylast=True)
@@ -27,6 +46,6 @@ def no_process_outlives_the_tests(tmp_path_factory: pytest.TempPathFactory) -> G
     """
     yield
     if sys.platform == "linux":
-        marker = str(tmp_path_factory.getbasetemp())
+        marker = f"{tmp_path_factory.getbasetemp()}{os.sep}"
         (found,) = trio.run(until_gone, [marker], time.monotonic())
         assert not found.pids, f"processes outlived their tests: {sorted(found.pids)}"
