@@ -87,9 +87,11 @@ class TracesResult(Shape, frozen=True, omit_defaults=False):
 
 
 class ArtifactRow(Shape, frozen=True):
-    """Bytes that a turn made, under their address; `shown` of them stand in the log as well.
+    """Bytes under their address: of the kind "artifact" a turn made them, of "upload" it got them.
 
-    The last two are what it was called in the file that it came out of.
+    `shown` of an artifact's stand in the log as well; `artifact_id` and `artifact_uri` are what it
+    was called in the file that it came out of. For an upload `marker` stands in a prompt, and
+    `workspace_path`, if it has one, is where below the session's directory it was put.
     """
 
     seq: int
@@ -97,14 +99,17 @@ class ArtifactRow(Shape, frozen=True):
     uri: str
     sha256: str
     size: int
-    tool: str
     name: str
     media: str
-    shown: int
+    kind: str = "artifact"
+    tool: str = ""
+    shown: int = 0
     generation: int | None = None
     tool_call_id: str | None = None
     artifact_id: str | None = None
     artifact_uri: str | None = None
+    marker: str = ""
+    workspace_path: str | None = None
 
 
 class ArtifactsResult(Shape, frozen=True, omit_defaults=False):

@@ -39,7 +39,7 @@ def _usage(grammar: Grammar) -> None:
 
 def _artifacts(grammar: Grammar) -> None:
     parser = grammar.command(
-        "artifacts", "list what the turns of a session made, or print one of it",
+        "artifacts", "list what the turns of a session made or were given, or print one of it",
         lambda found: Artifacts(found.session, found.get),
         about="What a tool says at length is kept whole; its call shows the two ends of it.",
         examples=("moorage artifacts", "moorage artifacts k3f2 --get 17 > output.txt"),

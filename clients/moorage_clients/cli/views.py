@@ -138,5 +138,6 @@ def _print_rows(rows: Sequence[ArtifactRow], screen: Screen) -> None:
     screen.say(screen.words.paint(header, Style.STRONG) + "\n")
     for row in rows:
         turn = "-" if row.generation is None else str(row.generation)
-        tool, name = one_line(row.tool, 10), one_line(row.name, NAME_WIDTH)
+        tool = one_line(row.tool if row.kind == "artifact" else row.kind, 10)
+        name = one_line(row.name, NAME_WIDTH)
         screen.say(f"{row.seq:>6}  {turn:>4}  {row.size:>12,}  {tool:<10}  {name}\n")

@@ -21,6 +21,7 @@ from moorage_daemon.store.model import (
     ResultBody,
     Totals,
     UnreadableBody,
+    UploadBody,
     read_body,
 )
 from moorage_daemon.store.port import Store
@@ -34,6 +35,11 @@ from moorage_protocol.views import (
     Verification,
 )
 
+
+_OF_BYTES: dict[Kind, type[ArtifactBody] | type[UploadBody]] = {
+    Kind.ARTIFACT: ArtifactBody,
+    Kind.UPLOAD: UploadBody,
+}
 
 PAGE_BYTES = 384 * 2**10  # of entry bodies: their rows stay under 1 MiB
 
@@ -49,23 +55,22 @@ class Rows(msgspec.Struct, Generic[R], frozen=True):
 
 async def cost_rows(store: Store, session: str, *, after: int, limit: int) -> Rows[CostRow]:
     """What the answers of models took."""
-    return await _rows(store, session, Kind.COST, _cost_row, after=after, limit=limit)
+    return await _rows(store, session, Kind.COST, row=_cost_row, after=after, limit=limit)
 
 
 async def report_rows(store: Store, session: str, *, after: int, limit: int) -> Rows[ReportRow]:
     """What was verified."""
-    return await _rows(store, session, Kind.REPORT, _report_row, after=after, limit=limit)
+    return await _rows(store, session, Kind.REPORT, row=_report_row, after=after, limit=limit)
 
 
 async def artifact_rows(store: Store, session: str, *, after: int, limit: int) -> Rows[ArtifactRow]:
-    """What its turns made."""
-    return await _rows(
-        store, session, Kind.ARTIFACT, partial(_artifact_row, session), after=after, limit=limit
-    )
+    """What its turns made, and what it was given."""
+    row = partial(_artifact_row, session)
+    return await _rows(store, session, *_OF_BYTES, row=row, after=after, limit=limit)
 
 
 async def artifact_of(store: Store, session: str, seq: int) -> ArtifactRow | None:
-    """The artifact of one entry; None if that is none."""
+    """The bytes of one entry; None if it has none."""
     page = await artifact_rows(store, session, after=seq - 1, limit=1)
     return next((row for row in page.rows if row.seq == seq), None)
 
@@ -98,20 +103,19 @@ async def lost_of(store: Store, head: Head) -> Lost:
 
 async def trace_rows(store: Store, session: str, *, after: int, limit: int) -> Rows[TraceRow]:
     """How tool calls ended."""
-    return await _rows(store, session, Kind.RESULT, _trace_row, after=after, limit=limit)
+    return await _rows(store, session, Kind.RESULT, row=_trace_row, after=after, limit=limit)
 
 
 async def _rows(
     store: Store,
     session: str,
-    kind: Kind,
+    *kinds: Kind,
     row: Callable[[Entry], R],
-    *,
     after: int,
     limit: int,
 ) -> Rows[R]:
     page = await store.entries(
-        session, after, limit=limit, max_bytes=PAGE_BYTES, kinds=frozenset({kind})
+        session, after, limit=limit, max_bytes=PAGE_BYTES, kinds=frozenset(kinds)
     )
     rows: list[R] = []
     for entry in page.entries:
@@ -137,8 +141,9 @@ def _cost_row(entry: Entry) -> CostRow:
 
 
 def _artifact_row(session: str, entry: Entry) -> ArtifactRow:
-    body = read_body(entry, ArtifactBody)
+    body: ArtifactBody | UploadBody = read_body(entry, _OF_BYTES[Kind(entry.kind)])
     return ArtifactRow(
+        kind=entry.kind,
         seq=entry.seq,
         at=entry.at,
         generation=entry.generation,

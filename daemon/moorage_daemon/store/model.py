@@ -129,6 +129,7 @@ class Kind(StrEnum):
     COST = "cost"  # what an answer of a model took
     REPORT = "report"  # what was verified
     ARTIFACT = "artifact"  # bytes that a turn made
+    UPLOAD = "upload"  # bytes that it was given
     ARCHIVE = "archive"
     IMPORTED = "imported"  # all before it came out of a file
     GRANT = "grant"  # a grant was made, or raised
@@ -299,6 +300,21 @@ class ArtifactBody(Body, frozen=True, kw_only=True):
     tool_call_id: str | None = None
     artifact_id: str | None = None
     artifact_uri: str | None = None
+
+
+class UploadBody(Body, frozen=True, kw_only=True):
+    """Bytes that a session was given, kept by their digest; a later entry of it takes its place.
+
+    `marker` stands for them in a prompt. `workspace_path` is where they were put for tools, below
+    the session's directory; None if nowhere.
+    """
+
+    sha256: str
+    size: int
+    name: str
+    marker: str = ""
+    media: str = "application/octet-stream"
+    workspace_path: str | None = None
 
 
 class ImportedBody(Body, frozen=True, kw_only=True):

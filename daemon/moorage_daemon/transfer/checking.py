@@ -5,10 +5,10 @@ A head says whose a session is and what its tools may do unasked. Both are for w
 say; of the policies only what forbids is taken over.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from moorage_daemon.store.model import (
@@ -32,10 +32,13 @@ from moorage_daemon.store.model import (
     PromptBody,
     ResultBody,
     StateBody,
+    UploadBody,
     VerdictBody,
 )
 from moorage_daemon.store.naming import digests_in
+from moorage_daemon.store.port import MAX_BLOB
 from moorage_daemon.transfer.lines import (
+    OF_BYTES,
     Amount,
     BadLine,
     Count,
@@ -68,6 +71,7 @@ BODIES: dict[str, type[Struct]] = {
     Kind.COST: CostBody,
     Kind.REPORT: Verification,
     Kind.ARTIFACT: ArtifactBody,
+    Kind.UPLOAD: UploadBody,
     Kind.ARCHIVE: ArchiveBody,
     Kind.IMPORTED: ImportedBody,
     Kind.VERDICT: VerdictBody,
@@ -123,8 +127,12 @@ def check_body(kind: str, body: bytes) -> None:
         raise BadLine("entry.body has fields that stand beside it")
     if kind in BODIES:
         read = _decode(body, BODIES[kind])
-        if isinstance(read, ArtifactBody) and read.sha256 not in digests_in(body):
+        if kind in OF_BYTES and read.sha256 not in digests_in(body):
             raise BadLine("entry.body.sha256 is no digest, or is spelled so that none is seen")
+        if kind in OF_BYTES:
+            _decode(body, _Bytes)
+        if isinstance(read, UploadBody) and not _lies_below(read.workspace_path):
+            raise BadLine("entry.body.workspacePath leads out of the session's directory")
         if isinstance(read, CostBody):
             _decode(body, _Cost)
 
@@ -135,6 +143,26 @@ def _decode(body: bytes, shape: Any) -> Any:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadLine(f"entry.body: {error}") from error
+
+
+class _Bytes(Struct, frozen=True, rename="camel"):
+    """What is shown of bytes."""
+
+    size: Annotated[int, Meta(ge=0, le=MAX_BLOB)]
+    name: Annotated[str, Meta(max_length=1024)]
+    shown: Annotated[int, Meta(ge=0, le=MAX_BLOB)] = 0
+    tool: Annotated[str, Meta(max_length=1024)] = ""
+    media: Annotated[str, Meta(max_length=1024)] = ""
+    marker: Annotated[str, Meta(max_length=8192)] = ""
+    workspace_path: Annotated[str, Meta(max_length=MAX_PATH)] | None = None
+
+
+def _lies_below(path: str | None) -> bool:
+    """Whether a path means a file below a directory, by its looks."""
+    if path is None:
+        return True
+    parts = path.split("/")
+    return "\0" not in path and not {"", ".", ".."} & {*parts}
 
 
 class _Tokens(Struct, frozen=True, rename="camel"):

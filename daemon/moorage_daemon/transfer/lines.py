@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
-from moorage_daemon.store.model import ArtifactBody, Entry, Kind
+from moorage_daemon.store.model import ArtifactBody, Entry, Kind, UploadBody
 from moorage_daemon.store.naming import digests_in
 
 
@@ -31,7 +31,12 @@ START = "0" * 64  # the checksum of no lines
 
 FOREIGN = "a3s"  # the kind of entries with what came out of that layout and has no place here
 
-_WORDS = {FOREIGN, *Kind} - {Kind.ARTIFACT}
+OF_BYTES: dict[str, type[ArtifactBody] | type[UploadBody]] = {
+    Kind.ARTIFACT: ArtifactBody,
+    Kind.UPLOAD: UploadBody,
+}
+
+_WORDS = {FOREIGN, *Kind} - OF_BYTES.keys()
 
 S = TypeVar("S")
 
@@ -106,16 +111,16 @@ class EndRecord(Struct, frozen=True):
 
 
 def blobs_behind(kind: str, body: bytes) -> frozenset[str]:
-    """The digests of the blobs that go with an entry: an artifact's, and what a kind names that is
-    not known here.
+    """The digests of the blobs that go with an entry: an artifact's, an upload's, and what a kind
+    names that is not known here.
 
     What people and models say names nothing, however it looks: else who knows a digest could have
     the bytes, which may be somebody else's, by saying it.
     """
-    if kind != Kind.ARTIFACT:
+    if kind not in OF_BYTES:
         return frozenset() if kind in _WORDS else digests_in(body)
     try:
-        return frozenset({msgspec.json.decode(body, type=ArtifactBody).sha256})
+        return frozenset({msgspec.json.decode(body, type=OF_BYTES[kind]).sha256})
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return frozenset()  # of a newer version, or damaged
 

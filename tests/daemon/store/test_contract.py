@@ -321,6 +321,32 @@ async def test_a_body_stays_byte_for_byte(store: Store, body: bytes) -> None:
     assert (found.kind, found.body) == ("kind-of-tomorrow", body)
 
 
+async def test_entries_of_every_kind_stay_byte_for_byte(store: Store) -> None:
+    """Those of tomorrow as well as those of today, in a shape of tomorrow."""
+    body = raw({"sha256": "0" * 64, "of": ["tomorrow", 1.0]})
+    kinds = [*Kind, "kind-of-tomorrow"]
+    log = tuple(an_entry(seq, body, kind=kind) for seq, kind in enumerate(kinds, 1))
+
+    await store.commit([creation("s1"), Change("s1", log)])
+
+    assert tuple((await store.entries("s1")).entries) == log
+
+
+@pytest.mark.parametrize("kind", [Kind.ARTIFACT, Kind.UPLOAD, "kind-of-tomorrow"])
+async def test_a_blob_stays_as_long_as_an_entry_of_any_kind_names_it(
+    store: Store, kind: str
+) -> None:
+    named = await store.put_blob(in_chunks(b"named"), max_bytes=100)
+    await store.put_blob(in_chunks(b"not named"), max_bytes=100)
+    body = raw({"sha256": named.sha256, "size": 5, "name": "n"})
+    await store.commit([creation("s1"), Change("s1", (an_entry(1, body, kind=kind),))])
+
+    assert (await store.collect(-1)).blobs == 1
+    assert await store.get_blob(named.sha256) is not None
+    await store.delete("s1")
+    assert (await store.collect(-1)).blobs == 1
+
+
 async def test_a_body_may_be_a_mebibyte(store: Store) -> None:
     body = b'"' + bytes(range(256)) * 4096 + b'"'
     await store.commit([creation("s1"), Change("s1", (an_entry(1, body),))])

@@ -10,12 +10,14 @@ from trio.testing import wait_all_tasks_blocked
 
 from moorage_clients import a3s
 from moorage_daemon.identity import Principal
+from moorage_daemon.store.model import Kind, UploadBody
 from moorage_daemon.store.port import MAX_BLOB, BlobPart
 from moorage_daemon.tools.port import Report
 from moorage_daemon.transfer.arriving import MAX_LOST
 from moorage_protocol.errors import InvalidParams, NotFound
 from moorage_protocol.moorage import Role
 from tests.daemon.harness import Daemon, open_daemon, simulated
+from tests.daemon.store.samples import in_chunks
 from tests.daemon.test_artifacts import LONG, content, part, rows, told
 from tests.daemon.transfer.files import changed, exported, file_of, imported, lines_of, parts_of
 from tests.daemon.twin import Client, Json
@@ -315,3 +317,74 @@ async def test_what_was_lost_before_is_noted_and_stops_nothing(
         result = await imported(guest, file)
         [row] = await rows(guest, result.session_id)
         assert result.notes == [f"the bytes of an artifact were lost before: {row.sha256}"]
+
+
+# ---- uploads
+
+
+async def test_an_upload_is_listed_read_kept_and_taken_along(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await client.new()
+    blob = await daemon.store.put_blob(in_chunks(b"a picture"), max_bytes=100)
+    body = UploadBody(
+        sha256=blob.sha256,
+        size=9,
+        name="cat.png",
+        media="image/png",
+        marker="[IMAGE:cat.png]",
+        workspace_path="uploads/cat.png",
+    )
+    log = daemon.session(session).log
+    await log.until(log.append(Kind.UPLOAD, body))
+
+    copy = await imported(client, await exported(client, session))
+
+    for name in (session, copy.session_id):
+        [row] = await rows(client, name)
+        assert (row.kind, row.name, row.marker, row.workspace_path, row.media) == (
+            "upload",
+            "cat.png",
+            "[IMAGE:cat.png]",
+            "uploads/cat.png",
+            "image/png",
+        )
+        assert await content(client, row.uri) == b"a picture"
+    assert (await daemon.store.collect(-1)).blobs == 0
+    assert copy.blobs == 1
+
+
+BAD_BYTES: list[tuple[str, Json]] = [
+    ("upload", {"workspacePath": "../../etc/passwd"}),
+    ("upload", {"workspacePath": "/etc/passwd"}),
+    ("upload", {"workspacePath": "a/../../b"}),
+    ("upload", {"workspacePath": "a//b"}),
+    ("upload", {"workspacePath": "a\0b"}),
+    ("upload", {"workspacePath": ""}),
+    ("upload", {"workspacePath": "x" * 5000}),
+    ("upload", {"size": -1}),
+    ("upload", {"size": 10**30}),
+    ("upload", {"marker": "x" * 10_000}),
+    ("artifact", {"tool": "t", "size": -1}),
+    ("artifact", {"tool": "t", "size": MAX_BLOB + 1}),
+    ("artifact", {"tool": "t", "shown": -1}),
+    ("artifact", {"tool": "t", "name": "x" * 2000}),
+    ("artifact", {"tool": 5}),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields"), BAD_BYTES)
+async def test_bytes_that_no_session_could_have_are_refused(
+    daemon: Daemon, client: Client, kind: str, fields: Json
+) -> None:
+    session = await client.new()
+
+    def put(lines: list[Json]) -> None:
+        body = {"sha256": "0" * 64, "size": 5, "name": "n", **fields}
+        lines[0]["seq"] += 1
+        entry = {"seq": lines[0]["seq"], "at": 1.0, "kind": kind, "body": body}
+        empty = {"sha256": "0" * 64, "size": 0, "offset": 0, "data": "", "missing": True}
+        lines[-1:] = [{"entry": entry}, {"blob": empty}]
+
+    with pytest.raises(InvalidParams, match=r"entry\.body"):
+        await imported(client, changed(await exported(client, session), put))
