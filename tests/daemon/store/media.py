@@ -5,7 +5,7 @@ synced: what a sync is for is simulated, and the tests are faster.
 """
 
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,16 +92,38 @@ def io_error(extended: int) -> apsw.IOError:
     return error
 
 
-def power_cut(steps: list[Step], at: int, folder: Path, chance: random.Random) -> int:
+Found = dict[str, bytes]  # what is durable in the files, by name
+
+
+def power_cut(
+    steps: Sequence[Step], at: int, folder: Path, chance: random.Random, found: Found | None = None
+) -> int:
     """Write what a power cut before step `at` may leave to `folder`; return the last ack.
 
-    What was synced is there; of what each file got since its last sync any part is, in any
-    order, some of it torn at a sector.
+    The steps began with the files that were `found`. What was synced is there; of what each file
+    got since its last sync any part is, in any order, some of it torn at a sector.
     """
-    synced: dict[str, bytearray] = {}
+    return _crash(steps[:at], folder, lambda pending: _survivors(pending, chance), found or {})
+
+
+def kill(steps: Sequence[Step], at: int, folder: Path, found: Found | None = None) -> int:
+    """The same for a process that is killed: all that it wrote is there, durable or not."""
+    return _crash(steps[:at], folder, lambda pending: pending, found or {})
+
+
+def files_in(folder: Path) -> Found:
+    """What is there; what is only memory that processes share counts for nothing."""
+    files = (path for path in folder.iterdir() if not path.name.endswith("-shm"))
+    return {path.name: path.read_bytes() for path in files}
+
+
+def _crash(
+    steps: Sequence[Step], folder: Path, survive: Callable[[list[Step]], list[Step]], found: Found
+) -> int:
+    synced = {name: bytearray(content) for name, content in found.items()}
     pending: dict[str, list[Step]] = {}
     acked = 0
-    for step in steps[:at]:
+    for step in steps:
         if step.what == "ack":
             acked = step.at
         elif step.what == "delete":
@@ -113,7 +135,7 @@ def power_cut(steps: list[Step], at: int, folder: Path, chance: random.Random) -
             synced.setdefault(step.file, bytearray())
             pending.setdefault(step.file, []).append(step)
     for name, steps_since in pending.items():
-        _apply(synced[name], _survivors(steps_since, chance))
+        _apply(synced[name], survive(steps_since))
     folder.mkdir()
     for name, content in synced.items():
         (folder / name).write_bytes(content)

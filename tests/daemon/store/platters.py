@@ -6,7 +6,7 @@ synced any part of the changes of its names.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,16 +32,21 @@ class Platter:
 
     steps: list[Step] = field(default_factory=list[Step])
     before: Callable[[Step], None] = lambda _: None
-    careless: frozenset[str] = frozenset()  # kinds of steps that are only said to be done
+    forgets: Callable[[Step], bool] = lambda _: False  # steps that are only said to be done
 
     def ack(self, number: int) -> None:
-        """The store has said that this commit is durable."""
+        """The store has said that this change is durable."""
         self.steps.append(Step("ack", at=number))
 
     def meet(self, step: Step) -> None:
         self.before(step)
-        if step.what not in self.careless:
+        if not self.forgets(step):
             self.steps.append(step)
+
+
+def only_said(*kinds: str) -> Callable[[Step], bool]:
+    """For a platter that only says that it does steps of these kinds."""
+    return lambda step: step.what in kinds
 
 
 def full(step: Step) -> StoreError:
@@ -105,7 +110,7 @@ class TestDisk(Disk):
         self._meet("sync", file.name)
 
 
-# ---- power cuts
+# ---- crashes
 
 
 @dataclass(eq=False)
@@ -119,41 +124,79 @@ class _Inode:
 
 
 Names = dict[tuple[str, str], _Inode]
+Found = dict[tuple[str, str], bytes]  # what is durable in the files, by folder and name
 
 
-def power_cut(steps: list[Step], at: int, root: Path, chance: random.Random) -> int:
-    """Write what a power cut before step `at` may leave to `root`; return the last ack."""
-    live: Names = {}
-    durable: Names = {}
-    changes: list[tuple[Step, _Inode | None]] = []
-    acked = 0
-    for step in steps[:at]:
+def power_cut(
+    steps: Sequence[Step], at: int, root: Path, chance: random.Random, found: Found | None = None
+) -> int:
+    """Write what a power cut before step `at` may leave to `root`; return the last ack.
+
+    The steps began with the files that were `found`.
+    """
+    replay = _Replay.of(steps[:at], found or {})
+    for changed, inode in replay.changes:
+        if chance.random() < 0.5:
+            _change(replay.durable, changed, inode)
+    _lay_out(replay.durable, root, lambda pending: _survivors(pending, chance))
+    return replay.acked
+
+
+def kill(steps: Sequence[Step], at: int, root: Path, found: Found | None = None) -> int:
+    """The same for a process that is killed: all that it wrote is there, durable or not."""
+    replay = _Replay.of(steps[:at], found or {})
+    _lay_out(replay.live, root, lambda pending: pending)
+    return replay.acked
+
+
+def files_in(root: Path) -> Found:
+    """What is there."""
+    files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+    return {(file.parent.name, file.name): (root / file).read_bytes() for file in files}
+
+
+@dataclass(eq=False)
+class _Replay:
+    """What is there and what is durable after steps, the last ack, and names that may come."""
+
+    live: Names
+    durable: Names
+    changes: list[tuple[Step, _Inode | None]] = field(
+        default_factory=list[tuple[Step, _Inode | None]]
+    )
+    acked: int = 0
+
+    @classmethod
+    def of(cls, steps: Sequence[Step], found: Found) -> "_Replay":
+        """Of these steps, on the files that were found."""
+        inodes = {place: _Inode(bytearray(content)) for place, content in found.items()}
+        replay = cls({**inodes}, inodes)
+        for step in steps:
+            replay._take(step)
+        return replay
+
+    def _take(self, step: Step) -> None:
         place = (step.folder, step.name)
         match step.what:
             case "ack":
-                acked = step.at
-            case "make" if place not in live:
-                live[place] = _Inode()
-                changes.append((step, live[place]))
+                self.acked = step.at
+            case "make" if place not in self.live:
+                self.live[place] = _Inode()
+                self.changes.append((step, self.live[place]))
             case "rename" | "remove":
-                changes.append((step, live.get(place)))
-                _change(live, step, live.get(place))
+                self.changes.append((step, self.live.get(place)))
+                _change(self.live, step, self.live.get(place))
             case "names":
-                due = [change for change in changes if change[0].folder == step.folder]
-                changes = [change for change in changes if change[0].folder != step.folder]
+                due = [change for change in self.changes if change[0].folder == step.folder]
+                self.changes = [c for c in self.changes if c[0].folder != step.folder]
                 for changed, inode in due:
-                    _change(durable, changed, inode)
+                    _change(self.durable, changed, inode)
             case "sync":
-                live[place].sync()
+                self.live[place].sync()
             case "write" | "truncate":
-                live[place].pending.append(step)
+                self.live[place].pending.append(step)
             case _:
                 pass
-    for changed, inode in changes:
-        if chance.random() < 0.5:
-            _change(durable, changed, inode)
-    _lay_out(durable, root, chance)
-    return acked
 
 
 def _change(names: Names, step: Step, inode: _Inode | None) -> None:
@@ -168,13 +211,13 @@ def _change(names: Names, step: Step, inode: _Inode | None) -> None:
             names.pop(place, None)
 
 
-def _lay_out(names: Names, root: Path, chance: random.Random) -> None:
+def _lay_out(names: Names, root: Path, survive: Callable[[list[Step]], list[Step]]) -> None:
     root.mkdir()
     contents: dict[_Inode, bytes] = {}
     for (folder, name), inode in names.items():
         if inode not in contents:
             content = bytearray(inode.synced)
-            _apply(content, _survivors(inode.pending, chance))
+            _apply(content, survive(inode.pending))
             contents[inode] = bytes(content)
         (root / folder).mkdir(exist_ok=True)
         (root / folder / name).write_bytes(contents[inode])

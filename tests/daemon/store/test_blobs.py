@@ -15,7 +15,7 @@ from moorage_daemon.store.files.store import open_files
 from moorage_daemon.store.naming import blobs_named
 from moorage_daemon.store.port import Change, Collected, Store, StoreBroken, StoreError
 from moorage_daemon.store.sqlite import open_sqlite
-from tests.daemon.store.platters import Platter, Step, TestDisk, power_cut
+from tests.daemon.store.platters import Platter, Step, TestDisk, only_said, power_cut
 from tests.daemon.store.samples import an_entry, creation, in_chunks, raw
 
 
@@ -160,7 +160,7 @@ SEGMENT = 2**13
 
 
 async def record(path: Path, careless: frozenset[str]) -> list[Step]:
-    platter = Platter(careless=careless)
+    platter = Platter(forgets=only_said(*careless))
     chance = random.Random(3)
     path.mkdir()
     async with open_files(TestDisk(path, platter), SEGMENT) as store:

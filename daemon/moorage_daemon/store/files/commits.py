@@ -259,8 +259,9 @@ class CommitLog:
         self.retire()
 
     def _drop(self, epochs: list[int]) -> None:
-        """No commit in these segments counts any more, the oldest first; they leave the list.
+        """No commit in these segments counts any more; they leave the list.
 
+        One goes after the other, durably: what an older one says is only made good by a newer one.
         The newest file is kept as a spare. Its name keeps the epoch, so that none is ever used
         twice.
         """
@@ -270,7 +271,7 @@ class CommitLog:
                 self._spare = None
             self._disk.rename(_name(epochs[0]), _spare_name(epochs[0]))
             self._spare = epochs.pop(0)
-        self._disk.sync_names()
+            self._disk.sync_names()
 
     def close(self) -> None:
         """Give up the file; what is in it counts at the next start."""

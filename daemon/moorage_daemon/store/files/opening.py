@@ -47,6 +47,7 @@ def open_shelf(disk: Disk, segment: int = SEGMENT, *, had_fault: bool = False) -
     log.take_over(had_fault=had_fault)
     removed = {name for name, plan in plans.items() if plan.is_removed}
     _remove(shelf.folder, removed, kept)
+    shelf.folder.sync_names()  # a process that was killed may have renamed a copy and no more
     shelf.adopt_removals(removed)
     there = shelf.folder.names()
     shelf.cuts.update(name for name in there if name.endswith(CUT))
