@@ -26,6 +26,7 @@ from moorage_daemon.store.port import (
     BlobTooLarge,
     Collected,
     Problem,
+    StoreError,
     StoreUnreadable,
 )
 from moorage_daemon.store.worker import Worker
@@ -81,8 +82,14 @@ class Blobs:
 
     def _folder(self) -> Disk:
         if self._disk is None:
-            self._disk = self._opening()
-            self._sweep(self._disk)
+            disk = self._opening()
+            try:
+                self._sweep(disk)
+                disk.sync_names()  # a process that was killed may have named a blob and no more
+            except StoreError:
+                disk.close()
+                raise
+            self._disk = disk
         return self._disk
 
     def _sweep(self, disk: Disk) -> None:
@@ -235,7 +242,11 @@ class _Draft:
         disk.rename(self._name, name)
         disk.shut(self._file)
         self._file = None
-        disk.sync_names()
+        try:
+            disk.sync_names()
+        except StoreError:
+            disk.remove(name)  # the next one must not take it for kept
+            raise
 
     def let_go(self) -> None:
         """Remove what is left of it, if it was not kept."""

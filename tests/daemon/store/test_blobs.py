@@ -15,7 +15,7 @@ from moorage_daemon.store.files.store import open_files
 from moorage_daemon.store.naming import blobs_named
 from moorage_daemon.store.port import Change, Collected, Store, StoreBroken, StoreError
 from moorage_daemon.store.sqlite import open_sqlite
-from tests.daemon.store.platters import Platter, Step, TestDisk, only_said, power_cut
+from tests.daemon.store.platters import Platter, Step, TestDisk, broken, kill, only_said, power_cut
 from tests.daemon.store.samples import an_entry, creation, in_chunks, raw
 
 
@@ -216,3 +216,43 @@ async def test_the_power_cuts_do_take_blobs_that_were_not_synced(
     tmp_path: Path, careless: str
 ) -> None:
     assert await losses(tmp_path, frozenset({careless})) > 0
+
+
+async def test_a_blob_that_a_killed_process_renamed_is_durable_before_it_counts_as_kept(
+    tmp_path: Path,
+) -> None:
+    platter = Platter()
+    (tmp_path / "store").mkdir()
+    async with open_files(TestDisk(tmp_path / "store", platter)) as store:
+        blob = await store.put_blob(in_chunks(b"kept"), max_bytes=9)
+    renamed = next(n for n, s in enumerate(platter.steps) if s.new == blob.sha256)
+    steps = platter.steps[: renamed + 1]
+    kill(steps, len(steps), tmp_path / "killed")
+
+    after = Platter()
+    async with open_files(TestDisk(tmp_path / "killed", after)) as store:
+        assert not (await store.put_blob(in_chunks(b"kept"), max_bytes=9)).is_new
+        steps += after.steps
+
+    for seed in range(20):
+        image = tmp_path / f"{seed}"
+        power_cut(steps, len(steps), image, random.Random(seed))
+        assert (image / "blobs" / blob.sha256).read_bytes() == b"kept"
+
+
+async def test_a_blob_whose_name_could_not_be_synced_is_not_taken_for_kept(tmp_path: Path) -> None:
+    platter = Platter()
+    (tmp_path / "store").mkdir()
+
+    def fail_names(step: Step) -> None:
+        if step.what == "names" and step.folder == "blobs":
+            raise broken(step)
+
+    async with open_files(TestDisk(tmp_path / "store", platter)) as store:
+        await store.put_blob(in_chunks(b"first"), max_bytes=9)
+        platter.before = fail_names
+        with pytest.raises(StoreBroken):
+            await store.put_blob(in_chunks(b"kept"), max_bytes=9)
+        platter.before = lambda _: None
+
+        assert (await store.put_blob(in_chunks(b"kept"), max_bytes=9)).is_new
