@@ -740,6 +740,25 @@ async def test_what_a_paused_session_delegated_goes_on(daemon: Daemon, client: C
     await use(client, child, agent="helper")
 
 
+async def test_grant_of_a_paused_session_is_raised_and_closed_and_not_delegated(
+    daemon: Daemon, client: Client
+) -> None:
+    """Pause, look, give more, go on; but a way around the pause is none of it."""
+    session, grant = await standing(daemon, client, tools=["read_file"], budget={"calls": 1})
+    await pause(client, session)
+
+    with pytest.raises(GrantRefused) as refused:
+        await create(client, agent="helper", tools=["read_file"], parent=grant)
+    assert refused.value.kind == "paused"
+    raised = await ask(client, "raise", grantId=grant, budget={"calls": 9})
+    assert (raised["revision"], raised["remaining"]["calls"]) == (2, 9)
+
+    await resume(client, session)
+    await use(client, grant, agent="puppet")
+    await pause(client, session)
+    assert (await ask(client, "close", grantId=grant))["summary"]["calls"] == 1
+
+
 async def test_grant_made_for_a_paused_session_is_paused_from_the_start(
     daemon: Daemon, client: Client
 ) -> None:

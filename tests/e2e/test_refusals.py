@@ -67,8 +67,8 @@ def dial(wire: str) -> Dial:
 def no_room(daemon: DaemonProcess) -> Generator[None]:
     """The store's file can get no longer, as on a full disk; the log still can."""
     [journal] = daemon.state_dir.glob("*-wal")
-    limit = journal.stat().st_size
-    assert daemon.log.stat().st_size + MARGIN < limit, "it is the store that is to fail"
+    limit = daemon.log.stat().st_size + MARGIN
+    assert journal.stat().st_size > limit, "it is the store that is to fail"
     pid = daemon.process.pid
     _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, most))

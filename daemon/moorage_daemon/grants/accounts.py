@@ -131,11 +131,11 @@ class Accounts:
         calls: Sequence[Call],
         now: Moment,
         *,
-        is_own: bool = False,
+        may_be_paused: bool = False,
     ) -> Charge:
         """Charge calls; raises `Refused`, and then only the refusal is counted."""
         try:
-            charge = decide(account, agent, calls, now, is_own=is_own)
+            charge = decide(account, agent, calls, now, may_be_paused=may_be_paused)
         except Refused:
             account.spend = replace(account.spend, refused=account.spend.refused + 1)
             raise

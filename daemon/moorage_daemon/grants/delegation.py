@@ -81,7 +81,7 @@ def raised(account: Account, budget: Budget, time_limit: int | None, now: Moment
     An axis that is not named stays. What a child gets more its parent must have free, and its
     time ends with the parent's at the latest.
     """
-    must_be_usable(account, account.grant.agent, now)
+    must_be_usable(account, account.grant.agent, now, may_be_paused=True)
     changes = {axis: _more(account, axis, getattr(budget, axis)) for axis in AXES}
     return replace(
         account.grant, budget=Budget(**changes), time_limit=_longer(account, time_limit, now)

@@ -35,15 +35,20 @@ class Charge(msgspec.Struct, frozen=True):
 
 
 def decide(
-    account: Account, agent: str, calls: Sequence[Call], now: Moment, *, is_own: bool = False
+    account: Account,
+    agent: str,
+    calls: Sequence[Call],
+    now: Moment,
+    *,
+    may_be_paused: bool = False,
 ) -> Charge:
     """What the calls cost; raises `Refused`. Nothing is changed either way.
 
     A call counts against every grant above as well: its tools and its rate, and their time.
-    Nothing (an empty batch) costs nothing, also where nothing is left. `is_own` is as for
-    `must_be_usable`.
+    Nothing (an empty batch) costs nothing, also where nothing is left. `may_be_paused` is
+    as for `must_be_usable`.
     """
-    must_be_usable(account, agent, now, is_own=is_own)
+    must_be_usable(account, agent, now, may_be_paused=may_be_paused)
     if not calls:
         return Charge()
     _must_be_within_budget(account, len(calls))
@@ -51,11 +56,14 @@ def decide(
     return Charge(tuple(_rated(account, len(calls), now)))
 
 
-def must_be_usable(account: Account, agent: str, now: Moment, *, is_own: bool = False) -> None:
+def must_be_usable(
+    account: Account, agent: str, now: Moment, *, may_be_paused: bool = False
+) -> None:
     """Raise `Refused` unless it is that agent's grant and permits anything now.
 
-    `is_own` says that the session asks that the grant was made for: while that one is paused
-    nobody else may use its grant, but its own turn runs to its end as if nothing had happened.
+    While the session that it was made for is paused nobody else may use it or delegate of it.
+    `may_be_paused` is for that session, whose turn runs to its end as if nothing had happened, and
+    for who changes the grant meanwhile.
     """
     if agent != account.grant.agent:
         raise Refused(
@@ -71,7 +79,7 @@ def must_be_usable(account: Account, agent: str, now: Moment, *, is_own: bool = 
         above = above.parent
     if worst is not GrantState.ACTIVE:
         raise Refused(_KINDS[worst], grant=account.id, elapsed=account.spend.elapsed_at(now))
-    if account.paused and not is_own:
+    if account.paused and not may_be_paused:
         raise Refused(RefusalKind.PAUSED, grant=account.id)
 
 

@@ -152,7 +152,7 @@ class Ledger:
                 agent,
                 calls,
                 self.now(),
-                is_own=origin is not None and holding.is_for(origin.session),
+                may_be_paused=origin is not None and holding.is_for(origin.session),
             )
         except Refused as refusal:
             self.tell(refusal)
@@ -170,7 +170,7 @@ class Ledger:
         """Raise `Refused` for calls of a session that are not permitted now; that is counted."""
         account = holding.account
         try:
-            decide(account, agent, calls, self.now(), is_own=holding.is_for(session))
+            decide(account, agent, calls, self.now(), may_be_paused=holding.is_for(session))
         except Refused as refusal:
             account.spend = replace(account.spend, refused=account.spend.refused + 1)
             self.tell(refusal)

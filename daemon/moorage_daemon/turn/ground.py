@@ -126,7 +126,8 @@ class Ground:
 
     def _must_be_usable(self, holding: Holding) -> None:
         head, now = self.tenant.head, self.law.ledger.now()
-        must_be_usable(holding.account, head.agent, now, is_own=holding.is_for(head.id))
+        own = holding.is_for(head.id)
+        must_be_usable(holding.account, head.agent, now, may_be_paused=own)
 
     def refund(self, receipt: Receipt | None, origin: Origin) -> None:
         """Give a call back that never started."""
