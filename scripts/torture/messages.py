@@ -2,7 +2,8 @@
 
 Messages are made from a grammar: every method of the daemon's own table, with its own params, with
 damaged ones, with those of another, and frames that are none; over the unix socket, by lines and
-by headers, and over WebSocket, several connections at once. Whatever they are, the connection
+by headers, and over WebSocket, several connections at once, with errands in between that take
+several things said right. Every method has to succeed now and then. Whatever it is, the connection
 lives, every request that is one has exactly one answer, no answer tells of a bug, a path or a
 traceback, and in the end memory and descriptors are what they were. A round is one message.
 """
@@ -12,7 +13,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import trio
 
 from moorage_daemon.handlers.table import METHODS
 from scripts.torture.daemon import Daemon, complaints, running_daemon
+from scripts.torture.errands import ERRANDS
 from scripts.torture.report import Program, Report, run
 from scripts.torture.wire import Carrier, Frames, Framing, Gone, Headers, Lines, Link, open_link
 
@@ -32,9 +34,11 @@ BURST = 25  # messages between two looks at what came back
 ANSWER = 30.0  # seconds for the answers to a burst
 SETTLE = 60.0  # seconds for the answers to all that is open in the end
 MEMORY = 64 * 1024  # KiB: what sessions that are kept on purpose may add, and a leak would exceed
+ON_AN_ERRAND = 0.15  # of the bursts, and each first one
 WARM = 0.2  # of the messages come before memory is measured first
 OURS = {"code", "retryable"}
 NOT_FOUND = -32002
+REFUSES = {"authenticate"}  # always: who is connected is authenticated
 NEVER = ("Traceback", "site-packages", "moorage_daemon", 'File "', "Error(")
 
 Params = dict[str, Any]
@@ -142,13 +146,18 @@ NO_FRAMES = [
 ]  # fmt: skip
 
 
+class Unlucky(Exception):
+    """Something on an errand was answered with an error, which others can be to blame for."""
+
+
 @dataclass(eq=False)
 class Talker:
-    """One connection, and what it is owed."""
+    """One connection, and what it is owed. `folder` is where its errands lead."""
 
     link: Link
     name: str
     chance: random.Random
+    folder: Path
     problems: list[str] = field(default_factory=list[str])
     codes: Counter[int] = field(default_factory=Counter[int])
     found: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
@@ -156,6 +165,8 @@ class Talker:
     answered: Counter[str] = field(default_factory=Counter[str])  # with a result
     open: dict[object, str] = field(default_factory=dict[object, str])  # id to method
     _asked: int = 0
+    _errands: int = 0
+    _results: dict[object, Any] = field(default_factory=dict[object, Any])
 
     @property
     def sessions(self) -> list[str]:
@@ -173,13 +184,19 @@ class Talker:
         if not self.sessions or self.chance.random() < 0.1:
             params: dict[str, Any] = {"cwd": "/", "mcpServers": []}
             await self.link.send(self.request("session/new", params))
+        if self._errands < len(ERRANDS) or self.chance.random() < ON_AN_ERRAND:
+            self._errands += 1
+            with suppress(Unlucky):
+                await ERRANDS[self._errands % len(ERRANDS)](self.ask, self.folder)
         for _ in range(number):
             await self.link.send(self._message())
         await self.hear_all(leave_prompts=True)
 
     async def wind_down(self) -> None:
         """End all that runs, and hear all answers."""
-        for session in self.sessions:
+        for session in self.sessions:  # of one that it only watches it may cancel nothing
+            taken = {"sessionId": session, "access": "controller"}
+            await self.link.send(self.request("_moorage/session/attach", taken))
             params = {"sessionId": session, "_meta": {"moorage": {"scope": "all"}}}
             await self.link.send(self.request("session/cancel", params))
         await self.hear_all()
@@ -223,11 +240,26 @@ class Talker:
         message = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
         return json.dumps(message).encode()
 
+    async def ask(self, method: str, params: Params) -> Params:
+        """Ask one thing, and wait for its result; raises `Unlucky`."""
+        await self.link.send(self.request(method, params))
+        *_, request_id = self.open
+        self._results[request_id] = None
+        while request_id in self.open:
+            await self._hear()
+        result: Params | None = self._results.pop(request_id)
+        if result is None:
+            raise Unlucky
+        return result
+
     async def hear_all(self, *, leave_prompts: bool = False) -> None:
         """Read until everything is answered, or all but prompts."""
         while any(not leave_prompts or name != "session/prompt" for name in self.open.values()):
-            for raw in await self.link.receive():
-                self._take(json.loads(raw))
+            await self._hear()
+
+    async def _hear(self) -> None:
+        for raw in await self.link.receive():
+            self._take(json.loads(raw))
 
     def _take(self, message: dict[str, Any]) -> None:
         if "method" in message:
@@ -241,6 +273,8 @@ class Talker:
             self._check_error(error, method)
         elif method is not None:
             self.answered[method] += 1
+            if request_id in self._results:
+                self._results[request_id] = message["result"]
             if method in FOUND:
                 self.found.setdefault(FOUND[method], []).append(message["result"][FOUND[method]])
 
@@ -310,11 +344,14 @@ CARRIERS: list[tuple[str, Carrier, type[Framing]]] = [
 async def warm_up(daemon: Daemon) -> None:
     """Have the store open what it opens once, on a connection of its own."""
     link = await open_link(daemon.address, Carrier.UNIX)
-    talker = Talker(link, "warming up", random.Random(0))
+    talker = Talker(link, "warming up", random.Random(0), daemon.state.parent)
     await talker.introduce()
     for method in ("_moorage/store/check", "_moorage/store/gc", "session/list"):
         await link.send(talker.request(method, {}))
     await talker.hear_all()
+    for errand in ERRANDS:
+        with suppress(Unlucky):
+            await errand(talker.ask, talker.folder)
     held = descriptors(daemon)
     link.cut()
     with trio.fail_after(ANSWER):
@@ -332,7 +369,7 @@ async def converse(report: Report, name: str, messages: int) -> Talk:
             named, carrier, framing = CARRIERS[number % len(CARRIERS)]
             link = await open_link(daemon.address, carrier, framing=framing())
             chance = random.Random(f"{report.seed} {number}")
-            talkers.append(Talker(link, f"{named} {number}", chance))
+            talkers.append(Talker(link, f"{named} {number}", chance, report.work))
             await talkers[-1].introduce()
         for share in (WARM, 1 - WARM):
             async with trio.open_nursery() as nursery:
@@ -387,6 +424,11 @@ def planted(work: Path) -> Generator[None]:
             os.environ["PYTHONPATH"] = before
 
 
+def never_succeeded(talk: Talk) -> set[str]:
+    """The methods of which nothing but errors is known."""
+    return {method for method in METHODS if not talk.answered[method]}
+
+
 async def torture(report: Report) -> None:
     """Talk to a daemon, then to one with a bug."""
     for method in set(METHODS) ^ set(GRAMMAR):
@@ -398,15 +440,19 @@ async def torture(report: Report) -> None:
     report.check(talk.fds[1] <= talk.fds[0], f"descriptors: {talk.fds[0]}, then {talk.fds[1]}")
     for method in METHODS:
         report.check(talk.asked[method] > 0, f"{method} was never asked for")
+    for method in never_succeeded(talk) ^ REFUSES:
+        report.violation(f"{method} succeeded {talk.answered[method]} times")
     report.figures["messages"] = report.rounds
     report.figures["methods"] = len(METHODS)
-    report.figures["never_succeeded"] = sorted(set(METHODS) - set(talk.answered))
+    report.figures["successes"] = talk.answered.total()
+    report.figures["fewest_successes"] = talk.answered.most_common()[:-9:-1]
     report.figures["errors"] = {str(code): talk.codes[code] for code in sorted(talk.codes)}
     report.figures["memory_growth_kib"] = talk.growth
     report.figures["descriptors"] = talk.fds
     with planted(report.work):
         bad = await converse(report, "bug", 1500)
     report.control("a handler with a bug", bad.problems)
+    report.control("a method that never succeeds", "_moorage/tui/list" in never_succeeded(bad))
 
 
 if __name__ == "__main__":
