@@ -4,6 +4,7 @@ The decision stands beside a plain counter in a dict: what a program does that c
 number. The durable one is the daemon's own way, on its default store, without the wire.
 """
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,10 +18,12 @@ from moorage_daemon.grants.calls import Call, Shell
 from moorage_daemon.grants.grant import Grant, make_grant
 from moorage_daemon.grants.guard import decide
 from moorage_daemon.grants.moments import MachineClock
+from moorage_daemon.grants.policy import Policy
 from moorage_daemon.ledger.holding import Holding
 from moorage_daemon.ledger.ledger import Ledger
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.store.sqlite import open_sqlite
+from moorage_protocol.config import Permissions
 from moorage_protocol.grants import Budget, RateLimit
 from scripts.benchmark.figures import spread
 from scripts.benchmark.wire import Json
@@ -28,6 +31,18 @@ from scripts.benchmark.wire import Json
 
 AGENT = "reader"
 TOOLS = ("Read(src/**)", "Bash(git:*)", "read_file", "list_dir")
+RULES = Permissions(
+    deny=("Bash(rm:*)", "Bash(sudo:*)", "Read(secrets/**)"),
+    ask=("Bash(git push:*)", "Write(.github/**)"),
+    allow=("Bash(git:*)", "Bash(ls:*)", "Bash(cargo test:*)", "Read(src/**)", "Edit(src/**)"),
+)
+COMMANDS = (
+    "git status",
+    "git diff --stat",
+    "cargo test --workspace",
+    "ls -la src",
+    "cd src && make",
+)
 SESSIONS = 64
 GROUP = 1000  # decisions that are timed as one: a single one is shorter than the clock is exact
 
@@ -39,6 +54,7 @@ def grant_figures(rounds: int) -> Json:
     return {
         "decision_us": _decisions(one, rounds),
         "decision_of_a_command_us": _decisions(shell, rounds),
+        "ten_rules_about_a_command_us": _ruled(rounds),
         "batch_of_ten_us": _decisions(ten, rounds),
         "dict_counter_us": _microseconds(_counter(), rounds),
         "durable_charge_64_sessions_ms": trio.run(_durable, max(20, rounds)),
@@ -66,6 +82,13 @@ def _decisions(calls: list[Call], rounds: int) -> Json:
     return _microseconds(act, rounds)
 
 
+def _ruled(rounds: int) -> Json:
+    """Of commands that agents send again and again."""
+    policy, calls = Policy(RULES), [Call("Bash", Shell(command)) for command in COMMANDS]
+    turn = itertools.cycle(calls)
+    return _microseconds(lambda: policy.rule(next(turn)), rounds)
+
+
 def _counter() -> Callable[[], None]:
     used = {"grant": 0}
 
@@ -76,7 +99,7 @@ def _counter() -> Callable[[], None]:
     return act
 
 
-def _microseconds(act: Callable[[], None], rounds: int) -> Json:
+def _microseconds(act: Callable[[], object], rounds: int) -> Json:
     """The middle and the slowest of groups, per act."""
     times: list[float] = []
     for _ in range(rounds):

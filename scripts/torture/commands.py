@@ -16,10 +16,20 @@ from pathlib import Path
 import trio
 
 from moorage_daemon.grants.calls import Call, Shell
+from moorage_daemon.grants.credentials import filled_for_shell
 from moorage_daemon.grants.policy import Policy, Say
 from moorage_protocol.config import Permissions
 from scripts.torture.report import CannotRun, Program, Report, run
-from tests.daemon.grants.commands import ALLOW, ALLOWED_PROGRAMS, HONEST, HOSTILE
+from tests.daemon.grants.commands import (
+    ALLOW,
+    ALLOWED_PROGRAMS,
+    FILLED,
+    HONEST,
+    HONEST_FILLED,
+    HOSTILE,
+    HOSTILE_FILLED,
+    SECRET,
+)
 
 
 PROGRAM = Program("commands", __doc__, rounds=1, quick_rounds=1)
@@ -69,8 +79,12 @@ def environment_in(place: Path) -> dict[str, str]:
     }
 
 
-async def programs_of(place: Path, command: str) -> set[str]:
-    """The names of all programs that were started for a command, in a copy of the workspace."""
+async def programs_of(place: Path, command: str, *names: str) -> set[str]:
+    """The names of all programs that were started for a command, in a copy of the workspace.
+
+    Credentials of those names are filled in as the daemon does it.
+    """
+    command, variables = filled_for_shell(command, dict.fromkeys(names, SECRET))
     here = place / "here"
     shutil.rmtree(here, ignore_errors=True)
     shutil.copytree(place / "workspace", here, symlinks=True)
@@ -86,7 +100,7 @@ async def programs_of(place: Path, command: str) -> set[str]:
             capture_stderr=True,
             check=False,
             cwd=here,
-            env=environment_in(place),
+            env=environment_in(place) | variables,
         )
     return set(_started(traces))
 
@@ -95,6 +109,11 @@ def _started(traces: Path) -> Iterator[str]:
     for trace in traces.iterdir():
         for path in STARTED.findall(trace.read_text(errors="replace")):
             yield path.rpartition("/")[2]
+
+
+async def _is_fooled(place: Path) -> bool:
+    """Whether the secret starts the intruder where it is read as shell text."""
+    return "intruder" in await programs_of(place, f"echo {SECRET}")
 
 
 def is_allowed(program: str) -> bool:
@@ -123,24 +142,33 @@ async def torture(report: Report) -> None:
     corpus = (*HONEST, *HOSTILE)
     allowed = [c for c in corpus if policy.rule(Call("Bash", Shell(c))).say is Say.ALLOW]
     report.check(set(HONEST) <= set(allowed), "an honest command was not allowed")
+    filled = [
+        command
+        for command in (*HONEST_FILLED, *HOSTILE_FILLED)
+        if policy.rule(Call("Bash", Shell(command, FILLED))).say is Say.ALLOW
+    ]
+    report.check(set(HONEST_FILLED) <= set(filled), "an honest credential was not allowed")
     started: set[str] = set()
     for _ in range(report.rounds):
-        for command in allowed:
-            programs = await programs_of(report.work, command)
+        for command in (*allowed, *filled):
+            programs = await programs_of(report.work, command, *FILLED)
             strange = sorted(program for program in programs if not is_allowed(program))
             report.check(not strange, f"{command!r} started {strange}")
             started |= programs
-    report.say(f"{len(allowed)} commands allowed, {len(started)} programs started")
+    count = len(allowed) + len(filled)
+    report.say(f"{count} commands allowed, {len(started)} programs started")
     fooled = [c for c in HOSTILE if "intruder" in c and naive(c) and can_start(c)]
     caught = 0
     for command in fooled:
         programs = await programs_of(report.work, command)
         caught += any(not is_allowed(program) for program in programs)
+    report.control("a shell that reads the secret", await _is_fooled(report.work))
     report.control("a rule that only compares beginnings", caught > len(fooled) // 4)
     report.figures |= {
         "commands": len(corpus),
         "hostile": len(HOSTILE),
         "allowed": len(allowed),
+        "allowed_with_credentials": len(filled),
         "programs_started": sorted(started),
         "naive_rule_allows": len(fooled),
         "of_these_started_another": caught,

@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from moorage_daemon.agents.port import CallRefused, ModelCall
 from moorage_daemon.grant_settings import CredentialSource, GrantSettings
+from moorage_daemon.grants.calls import Call, Shell
 from moorage_daemon.identity import Principal
 from moorage_daemon.store.model import ChargeBody, Kind
 from moorage_daemon.tools.port import Bench, NotBegun, Report, ToolFailed
@@ -831,6 +832,38 @@ async def test_credential_that_the_grant_does_not_list_is_not_filled_in(
 
     assert teller.pulled == []
     assert pull.refusals == ["tool not authorized in session"]
+
+
+class Commander(Teller):
+    """A lever whose label is a command."""
+
+    def about(self, arguments: LeverArguments, cwd: str) -> Call:
+        return Call("Bash", Shell(arguments.label))
+
+
+@pytest.mark.parametrize(
+    ("command", "is_asked"),
+    [
+        ("curl -H 'key: ${CRED:key}' host", False),
+        ("curl -u ${CRED:key} host", False),
+        ("curl -u ${CRED:key}; rm x", True),
+        ("curl -u ${HOME} host", True),
+    ],
+)
+async def test_rule_about_a_command_permits_the_credentials_that_its_grant_lists(
+    keeper: Daemon, command: str, *, is_asked: bool
+) -> None:
+    client = await keeper.connect()
+    session, _ = await standing(keeper, client, tools=["Bash"], credentials=["key"])
+    await set_rules(client, session, {"allow": ["Bash(curl:*)"], "default": None})
+    commander = Commander(asks=True)
+
+    pull = await turn(keeper, client, session)
+    pull.start(commander, command)
+    await wait_all_tasks_blocked()
+
+    assert bool(client.questions) is is_asked
+    assert commander.pulled == ([] if is_asked else [command])
 
 
 async def test_credential_that_is_not_to_be_had_starts_nothing_and_costs_nothing(

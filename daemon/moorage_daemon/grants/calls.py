@@ -3,23 +3,48 @@
 import os.path
 import unicodedata
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import msgspec
+
+from moorage_daemon.grants.shell import plain_words
+from moorage_daemon.grants.touching import Reading, reading_of, reading_of_words
 
 
 MAX_NAME = 200  # characters of a tool's name
 
 
-class Shell(msgspec.Struct, frozen=True):
-    """A command that a shell reads."""
+@dataclass(frozen=True)
+class Shell:
+    """A command that a shell reads; `filled` are the credentials whose references are filled in.
+
+    However many rules look at it, it is read once.
+    """
 
     command: str
+    filled: tuple[str, ...] = ()
+
+    @cached_property
+    def words(self) -> tuple[str, ...] | None:
+        """Its words, None if it is more than words."""
+        return plain_words(self.command, self.filled)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """The commands it could start."""
+        return reading_of(self.command)
 
 
-class Argv(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Argv:
     """A program and its arguments, started without a shell."""
 
     words: tuple[str, ...]
+
+    @cached_property
+    def reading(self) -> Reading:
+        """The command that it is."""
+        return reading_of_words(self.words)
 
 
 @dataclass(frozen=True, slots=True)

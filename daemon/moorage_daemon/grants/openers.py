@@ -10,6 +10,29 @@ import re
 from collections.abc import Callable, Sequence
 
 
+class Options:
+    """Options to look for, as they can be written: with a value, in a cluster, shortened."""
+
+    def __init__(self, *options: str) -> None:
+        long = [option for option in options if option.startswith("--")]
+        short = [option for option in options if len(option) == 2]
+        middle = {option for option in options if option not in long and option not in short}
+        self._names = middle | {f"-{option}" for option in middle}
+        self._names |= {option[:end] for option in long for end in range(3, len(option) + 1)}
+        self._letters = frozenset(option[1] for option in short)
+
+    def has(self, word: str) -> bool:
+        """Whether a word is one of them: `-x` also inside `-vx`, `--long` also as `--lo=1`."""
+        if not word.startswith("-"):
+            return False
+        if word.partition("=")[0] in self._names:
+            return True
+        return word[1:2] != "-" and not self._letters.isdisjoint(word[1:])
+
+
+NONE = Options()
+
+
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
@@ -48,43 +71,43 @@ INTERPRETERS = _words(
 
 # Options that name a program to run, by program: `-x` also inside `-vx`, `--long` also shortened.
 OPTIONS = {
-    "ag": {"--pager"},
-    "apt": {"-c", "-o", "--config-file", "--option"},
-    "apt-get": {"-c", "-o", "--config-file", "--option"},
-    "cargo": {"--config"},
-    "cc": {"-B", "-fplugin", "-specs", "-wrapper", "--prefix", "--specs"},
-    "clang": {"-B", "-fplugin", "-specs", "--prefix", "--specs"},
-    "cmake": {"-P", "-E"},
-    "cpio": {"--rsh-command"},
-    "ctest": {"-S"},
-    "dpkg": {"--post-invoke", "--pre-invoke", "--status-logger"},
-    "fd": {"-x", "-X", "--exec", "--exec-batch"},
-    "fdfind": {"-x", "-X", "--exec", "--exec-batch"},
-    "g++": {"-B", "-fplugin", "-specs", "-wrapper", "--prefix", "--specs"},
-    "gcc": {"-B", "-fplugin", "-specs", "-wrapper", "--prefix", "--specs"},
-    "go": {"-exec", "-toolexec", "-vettool"},
-    "hg": {"-e", "--config", "--remotecmd", "--ssh"},
-    "install": {"--strip-program"},
-    "make": {"--eval"},
-    "mypy": {"--python-executable"},
-    "nmap": {"--script"},
-    "npm": {"--script-shell", "--node-options"},
-    "pip": {"--python", "--editor"},
-    "rg": {"--pre", "--hostname-bin", "-z", "--search-zip"},
-    "rsync": {"-e", "--rsh", "--rsync-path"},
-    "rustc": {"-C", "--codegen"},
-    "sort": {"--compress-program"},
-    "split": {"--filter"},
-    "svn": {"--config-option", "--diff-cmd", "--diff3-cmd", "--editor-cmd", "--merge-cmd"},
-    "tar": {
+    "ag": Options("--pager"),
+    "apt": Options("-c", "-o", "--config-file", "--option"),
+    "apt-get": Options("-c", "-o", "--config-file", "--option"),
+    "cargo": Options("--config"),
+    "cc": Options("-B", "-fplugin", "-specs", "-wrapper", "--prefix", "--specs"),
+    "clang": Options("-B", "-fplugin", "-specs", "--prefix", "--specs"),
+    "cmake": Options("-P", "-E"),
+    "cpio": Options("--rsh-command"),
+    "ctest": Options("-S"),
+    "dpkg": Options("--post-invoke", "--pre-invoke", "--status-logger"),
+    "fd": Options("-x", "-X", "--exec", "--exec-batch"),
+    "fdfind": Options("-x", "-X", "--exec", "--exec-batch"),
+    "g++": Options("-B", "-fplugin", "-specs", "-wrapper", "--prefix", "--specs"),
+    "gcc": Options("-B", "-fplugin", "-specs", "-wrapper", "--prefix", "--specs"),
+    "go": Options("-exec", "-toolexec", "-vettool"),
+    "hg": Options("-e", "--config", "--remotecmd", "--ssh"),
+    "install": Options("--strip-program"),
+    "make": Options("--eval"),
+    "mypy": Options("--python-executable"),
+    "nmap": Options("--script"),
+    "npm": Options("--script-shell", "--node-options"),
+    "pip": Options("--python", "--editor"),
+    "rg": Options("--pre", "--hostname-bin", "-z", "--search-zip"),
+    "rsync": Options("-e", "--rsh", "--rsync-path"),
+    "rustc": Options("-C", "--codegen"),
+    "sort": Options("--compress-program"),
+    "split": Options("--filter"),
+    "svn": Options("--config-option", "--diff-cmd", "--diff3-cmd", "--editor-cmd", "--merge-cmd"),
+    "tar": Options(
         *("-F", "-I", "--checkpoint-action", "--info-script", "--new-volume-script"),
         *("--rmt-command", "--rsh-command", "--to-command", "--use-compress-program"),
-    },
-    "tcpdump": {"-z"},
-    "tshark": {"-X"},
-    "wget": {"--use-askpass"},
-    "yarn": {"--script-shell"},
-    "zip": {"-T", "--test", "--unzip-command"},
+    ),
+    "tcpdump": Options("-z"),
+    "tshark": Options("-X"),
+    "wget": Options("--use-askpass"),
+    "yarn": Options("--script-shell"),
+    "zip": Options("-T", "--test", "--unzip-command"),
 }
 
 # Words that are as good as such an option, by program.
@@ -99,12 +122,10 @@ WORDS = {
     "yarn": {"create", "dlx", "exec"},
 }
 
-_GIT_OPTIONS = _words(
-    """
-    --config --config-env --exec --exec-path --ext-diff --extcmd --gpg-sign
-    --open-files-in-pager --paginate --receive-pack --show-signature --template --textconv
-    --upload-pack
-    """
+_GIT_OPTIONS = Options(
+    *("--config", "--config-env", "--exec", "--exec-path", "--ext-diff", "--extcmd"),
+    *("--gpg-sign", "--open-files-in-pager", "--paginate", "--receive-pack"),
+    *("--show-signature", "--template", "--textconv", "--upload-pack"),
 )
 # What git does by itself. Another word may be an alias, and an alias may be any program.
 _GIT_COMMANDS = _words(
@@ -118,11 +139,17 @@ _GIT_COMMANDS = _words(
     """
 )
 _GIT_SHORT = {
-    "clone": "cu", "commit": "S", "grep": "O", "merge": "S", "rebase": "Sx", "tag": "su"
-}  # fmt: skip
+    "clone": Options("-c", "-u"),
+    "commit": Options("-S"),
+    "grep": Options("-O"),
+    "merge": Options("-S"),
+    "rebase": Options("-S", "-x"),
+    "tag": Options("-s", "-u"),
+}
 _GIT_REMOTE = frozenset({"archive", "clone", "fetch", "ls-remote", "pull", "push", "remote"})
 _SED_OPTIONS = {"-n", "-E", "-r", "-s", "-u", "-z", "-e", "--quiet", "--silent", "--expression"}
 _SED_PLAIN = re.compile(r"(\d+|\$)?(,(\d+|\+\d+|\$))?[pdqQ=]?")
+_VERSION = re.compile(r"[\d.-]+\Z")
 _SED_FLAGS = re.compile("[gpiI0-9]*")
 
 
@@ -134,29 +161,30 @@ def starts_others(words: Sequence[str], vouched: int) -> bool:
     if name in INTERPRETERS:
         return not _names_a_script(words[1:vouched])
     special = _SPECIAL.get(name)
+    options, keywords = OPTIONS.get(name, NONE), WORDS.get(name, ())
+    if special is None and options is NONE and not keywords:
+        return False
+    if any(_may_become(word, name) for word in words[1:] if "${CRED:" in word):
+        return True
     if special is not None and special(words, vouched):
         return True
-    options, keywords = OPTIONS.get(name, ()), WORDS.get(name, ())
-    return any(
-        word in keywords or any(is_option(word, option) for option in options)
-        for word in words[max(vouched, 1) :]
-    )
+    if options is NONE and not keywords:
+        return False
+    return any(word in keywords or options.has(word) for word in words[max(vouched, 1) :])
+
+
+def _may_become(word: str, program: str) -> bool:
+    """Whether a credential in a word could make it an option, or part of a script."""
+    before = word.partition("${CRED:")[0]
+    return not before or program in {"sed", "tar"} or (before[0] == "-" and "=" not in before)
 
 
 def program_name(word: str) -> str:
     """A program's name without its directory and its version: `/usr/bin/python3.11` is python."""
     name = word.rpartition("/")[2].lower()
-    return name if name in LAUNCHERS else re.sub(r"[\d.-]+\Z", "", name) or name
-
-
-def is_option(word: str, option: str) -> bool:
-    """Whether a word is that option, with a value or without, in a cluster or shortened."""
-    if option.startswith("--"):
-        given = word.partition("=")[0]
-        return len(given) > 2 and option.startswith(given)
-    if len(option) > 2:
-        return word.partition("=")[0] in {option, "-" + option}
-    return word.startswith("-") and not word.startswith("--") and option[1] in word[1:]
+    if name[-1:].isalpha() or name in LAUNCHERS:
+        return name
+    return _VERSION.sub("", name) or name
 
 
 def _names_a_script(vouched: Sequence[str]) -> bool:
@@ -172,11 +200,12 @@ def _git(words: Sequence[str], vouched: int) -> bool:
     command = words[1] if len(words) > 1 else "version"
     if vouched < 2 and command not in _GIT_COMMANDS and command != "--version":
         return True
+    short = _GIT_SHORT.get(command, NONE)
     return any(
         ("::" in word and command in _GIT_REMOTE)  # TRANSPORT::ADDRESS starts that transport
         or "%G" in word  # a signature is verified by another program
-        or any(is_option(word, option) for option in _GIT_OPTIONS)
-        or any(is_option(word, f"-{letter}") for letter in _GIT_SHORT.get(command, ""))
+        or _GIT_OPTIONS.has(word)
+        or short.has(word)
         for word in words[max(vouched, 1) :]
     )
 

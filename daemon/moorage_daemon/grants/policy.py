@@ -8,13 +8,18 @@ strictest that says anything: what was stored with a session and what holds now 
 
 from collections.abc import Iterable
 from enum import IntEnum
+from functools import lru_cache
 
 import msgspec
 
-from moorage_daemon.grants.calls import Call
-from moorage_daemon.grants.rules import Rule, read_rule
+from moorage_daemon.grants.calls import Call, Shell
+from moorage_daemon.grants.rules import Rule, RulesByTool, read_rule
 from moorage_daemon.grants.touching import Touch
 from moorage_protocol.config import PermissionDefault, Permissions
+
+
+KEPT = 32  # commands, of which each is looked at several times on its way and many come again
+MAX_KEPT = 500  # characters of one
 
 
 class Say(IntEnum):
@@ -45,26 +50,35 @@ class Policy:
     """The rules of one source, read; raises `BadRule`."""
 
     def __init__(self, permissions: Permissions) -> None:
-        self._deny = tuple(map(read_rule, permissions.deny))
-        self._allow = tuple(map(read_rule, permissions.allow))
-        self._ask = tuple(map(read_rule, permissions.ask))
+        self._deny = RulesByTool(map(read_rule, permissions.deny))
+        self._allow = RulesByTool(map(read_rule, permissions.allow))
+        self._ask = RulesByTool(map(read_rule, permissions.ask))
         self._otherwise = Ruling(_OTHERWISE[permissions.default])
+        self._kept = lru_cache(KEPT)(self._rule)
 
     def rule(self, call: Call) -> Ruling:
-        """What these rules say of a call."""
-        touched = [(rule.touches(call), rule) for rule in self._deny]
-        for touch, rule in touched:
+        """What these rules say of a call; of the commands that it was asked about last it knows."""
+        is_short = isinstance(call.subject, Shell) and len(call.subject.command) <= MAX_KEPT
+        return self._kept(call) if is_short else self._rule(call)
+
+    def _rule(self, call: Call) -> Ruling:
+        unsure: Rule | None = None
+        for rule in self._deny.about(call.tool):
+            touch = rule.touches(call)
             if touch is Touch.YES:
                 return Ruling(Say.DENY, rule.text)
+            if touch is Touch.UNSURE:
+                unsure = unsure or rule
         ruling = self._ruling_without_deny(call)
-        unsure = next((rule for touch, rule in touched if touch is Touch.UNSURE), None)
         if unsure is not None and ruling.say < Say.ASK:
             return Ruling(Say.ASK, unsure.text)
         return ruling
 
     def _ruling_without_deny(self, call: Call) -> Ruling:
-        allowing = _heaviest(rule for rule in self._allow if rule.permits(call))
-        asking = _heaviest(rule for rule in self._ask if rule.touches(call) is not Touch.NO)
+        allowing = _heaviest(rule for rule in self._allow.about(call.tool) if rule.permits(call))
+        asking = _heaviest(
+            rule for rule in self._ask.about(call.tool) if rule.touches(call) is not Touch.NO
+        )
         if asking is not None and (allowing is None or asking.weight >= allowing.weight):
             return Ruling(Say.ASK, asking.text)
         if allowing is not None:

@@ -13,6 +13,7 @@ word, and permits no command that has more to it than words.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -32,7 +33,7 @@ from moorage_daemon.grants.calls import (
 from moorage_daemon.grants.globs import matches_path
 from moorage_daemon.grants.openers import starts_others
 from moorage_daemon.grants.shell import plain_words
-from moorage_daemon.grants.touching import Touch, touch_of_command, touch_of_words
+from moorage_daemon.grants.touching import Touch, touch_of
 
 
 MAX_RULE = 1000  # characters
@@ -85,14 +86,15 @@ class Rule:
             return False
         if self.shape is Shape.ANYTHING:
             return True
-        match call.subject:
-            case Shell(command):
-                is_verbatim = self.shape is Shape.EXACT and command == self.pattern
-                return is_verbatim or self._permits_words(plain_words(command))
-            case Argv(words):
-                return self._permits_words(words)
+        subject = call.subject
+        match subject:
+            case Shell():
+                is_verbatim = self.shape is Shape.EXACT and subject.command == self.pattern
+                return is_verbatim or self._permits_words(subject.words)
+            case Argv():
+                return self._permits_words(subject.words)
             case File():
-                return self._permits_file(call.subject)
+                return self._permits_file(subject)
             case Words(text):
                 return self._is_about(text)
             case None:
@@ -105,15 +107,16 @@ class Rule:
         if self.shape is Shape.ANYTHING:
             return Touch.YES
         is_prefix = self.shape is Shape.PREFIX
-        match call.subject:
-            case Shell(command):
-                if command.strip() == self.pattern:
+        subject = call.subject
+        match subject:
+            case Shell():
+                if subject.command.strip() == self.pattern:
                     return Touch.YES
-                return touch_of_command(self.words, command, is_prefix=is_prefix)
-            case Argv(words):
-                return touch_of_words(self.words, words, is_prefix=is_prefix)
+                return touch_of(self.words, subject.reading, is_prefix=is_prefix)
+            case Argv():
+                return touch_of(self.words, subject.reading, is_prefix=is_prefix)
             case File():
-                return Touch.YES if self._names(call.subject.names) else Touch.NO
+                return Touch.YES if self._names(subject.names) else Touch.NO
             case Words(text):
                 return Touch.YES if self._is_about(text) else Touch.NO
             case None:
@@ -215,28 +218,39 @@ def _path_pattern(pattern: str) -> str:
     return kept.rstrip("/") or "/"
 
 
-class Allowlist:
-    """What a grant permits: the calls that one of its rules permits, or any (None).
+class RulesByTool:
+    """Rules, looked up by the tool they name; only those of MCP servers are about several."""
 
-    Rules are looked up by the tool they name; only those of MCP servers are about several.
-    """
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._by_tool: dict[str, tuple[Rule, ...]] = {}
+        servers: list[Rule] = []
+        for rule in rules:
+            self._by_tool[rule.tool] = (*self._by_tool.get(rule.tool, ()), rule)
+            servers += [rule] if rule.tool.startswith("mcp__") else []
+        self._servers = tuple(servers)
+
+    def about(self, tool: str) -> tuple[Rule, ...]:
+        """Those that can be about calls of a tool, in the order in which they were given."""
+        return self._servers if tool.startswith("mcp__") else self._by_tool.get(tool, ())
+
+
+class Allowlist:
+    """What a grant permits: the calls that one of its rules permits, or any (None)."""
 
     def __init__(self, tools: tuple[str, ...] | None) -> None:
         self._rules = None if tools is None else tuple(map(read_rule, tools))
-        self._by_tool: dict[str, tuple[Rule, ...]] = {}
-        for rule in self._rules or ():
-            self._by_tool[rule.tool] = (*self._by_tool.get(rule.tool, ()), rule)
-        self._servers = tuple(r for r in self._rules or () if r.tool.startswith("mcp__"))
+        self._by_tool = RulesByTool(self._rules or ())
 
     def permits(self, call: Call) -> bool:
         """Whether the call is on the list."""
         if self._rules is None:
             return True
-        named = self._by_tool.get(call.tool, ())
-        for rule in named:
-            if rule.shape is Shape.ANYTHING or rule.permits(call):
+        for rule in self._by_tool.about(call.tool):
+            if rule.shape is Shape.ANYTHING and rule.tool == call.tool:
                 return True
-        return any(rule.permits(call) for rule in self._servers)
+            if rule.permits(call):
+                return True
+        return False
 
     def includes(self, other: "Allowlist") -> bool:
         """Whether nothing on the other list is missing on this one, as far as is plain."""

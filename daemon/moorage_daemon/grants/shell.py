@@ -6,7 +6,8 @@ it does not know makes a word, or the whole, uncertain. A rule that allows asks 
 that forbids the second, so that where this module and a shell disagree nothing runs unasked.
 """
 
-import unicodedata
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -19,43 +20,66 @@ MAX_NESTING = 32  # substitutions in substitutions
 RESERVED = frozenset({"!", "{", "}", "[[", "case", "coproc", "do", "done", "elif", "else"}) | {
     *("esac", "fi", "for", "function", "if", "in", "select", "then", "time", "until", "while")
 }
-_META = frozenset(";&|<>()$`\\{}*?[]~#!^")  # outside of quotes these are more than themselves
-_IN_DOUBLE_QUOTES = frozenset('$`\\!"')
+_META = re.escape(";&|<>()$`\\{}*?[]~#!^")  # outside of quotes these are more than themselves
+_QUOTE_OR_META = re.compile(f"['\"{_META}]")
+_PIECE = re.compile(rf""" +|([^ '"{_META}]+)|'([^']*)'|"([^"$`\\!]*)\"""")
+_MARK = "\ue000"  # it cannot be printed, so it stands in no command that is read as words
+_MARKED = re.compile(f"{_MARK}(\\d+){_MARK}")
+_ORDINARY = re.compile(r"[^;&|()\n\r \t#\\'\"$`<>*?\[\]{}~!^]+")
+_IN_DOUBLE_QUOTES = re.compile(r'[^"\\$`]+')
 _LEADING = RESERVED - {"function"}  # behind which a command follows
 _SEPARATORS = frozenset(";&|()\n\r")
 
 
-def plain_words(command: str) -> tuple[str, ...] | None:
-    """The words of a command that every shell reads alike; None if it is anything more."""
-    if len(command) > MAX_COMMAND or any(map(_is_hidden, command)):
+def plain_words(command: str, filled: Sequence[str] = ()) -> tuple[str, ...] | None:
+    """The words of a command that every shell reads alike; None if it is anything more.
+
+    A reference to one of the credentials that are `filled` in behind the shell's back is a part of
+    a word like any other, save of the first, which says what is started; no other one is.
+    """
+    if len(command) > MAX_COMMAND or not command.isprintable():
+        return None  # nobody approves what they cannot see
+    text = _with_marks(command, filled) if filled and "${CRED:" in command else command
+    words = _split(text)
+    if not words or words[0] in RESERVED or "=" in words[0]:
         return None
+    if text is command:
+        return tuple(words)
+    return None if _MARK in words[0] else _with_references(words, filled)
+
+
+def _split(text: str) -> list[str] | None:
+    """The words of a printable text; None if there is more in it than words."""
+    if _QUOTE_OR_META.search(text) is None:
+        return text.split()
     words: list[str] = []
     word: str | None = None
     at = 0
-    while at < len(command):
-        letter = command[at]
-        if letter == " ":
-            words += [] if word is None else [word]
-            word, at = None, at + 1
-        elif letter in "'\"":
-            end = command.find(letter, at + 1)
-            quoted = command[at + 1 : end]
-            if end < 0 or (letter == '"' and not _IN_DOUBLE_QUOTES.isdisjoint(quoted)):
-                return None
-            word, at = (word or "") + quoted, end + 1
-        elif letter in _META:
+    while at < len(text):
+        piece = _PIECE.match(text, at)
+        if piece is None:
             return None
+        if piece.lastindex is None:  # spaces
+            words += [] if word is None else [word]
+            word = None
         else:
-            word, at = (word or "") + letter, at + 1
-    words += [] if word is None else [word]
-    if not words or words[0] in RESERVED or "=" in words[0]:
-        return None
-    return tuple(words)
+            word = (word or "") + piece[piece.lastindex]
+        at = piece.end()
+    return words if word is None else [*words, word]
 
 
-def _is_hidden(letter: str) -> bool:
-    """Whether it is not seen, or is a space that is none: nobody approves what they cannot see."""
-    return letter != " " and unicodedata.category(letter)[0] in "CZ"
+def _with_marks(command: str, filled: Sequence[str]) -> str:
+    """The command with a mark and a number, which no printable text has, in place of each."""
+    for number, name in enumerate(filled):
+        command = command.replace(f"${{CRED:{name}}}", f"{_MARK}{number}{_MARK}")
+    return command
+
+
+def _with_references(words: Sequence[str], filled: Sequence[str]) -> tuple[str, ...]:
+    def reference(found: re.Match[str]) -> str:
+        return f"${{CRED:{filled[int(found[1])]}}}"
+
+    return tuple(_MARKED.sub(reference, word) for word in words)
 
 
 class Word(msgspec.Struct, frozen=True):
@@ -80,6 +104,16 @@ def commands_in(text: str) -> Found:
     """Every command in a shell text, in substitutions and subshells too."""
     if len(text) > MAX_COMMAND:
         return Found((), is_certain=False)
+    words = plain_words(text)
+    return _scanned(text) if words is None else _plain(words)
+
+
+def _plain(words: Sequence[str]) -> Found:
+    assigned = tuple(word for word in words if "=" in word and _is_assignment(word))
+    return Found((tuple(map(Word, words)),), is_certain=True, assigned=assigned)
+
+
+def _scanned(text: str) -> Found:
     scan = _Scan(text)
     scan.read_all()
     commands = [_without_lead(words) for words in scan.commands]
@@ -123,6 +157,11 @@ class _Scan:
         """Read commands up to `end`, ")" or "`", or to the end of the text."""
         reader = _Reader(self)
         while self.at < len(self.text):
+            ordinary = _ORDINARY.match(self.text, self.at)
+            if ordinary is not None:
+                self.at = ordinary.end()
+                reader.add(ordinary[0])
+                continue
             letter = self.text[self.at]
             if letter == end:
                 break
@@ -195,8 +234,10 @@ class _Scan:
             elif letter in "$`":
                 self._special(letter, reader)
             else:
-                self.at += 1
-                reader.add(letter)
+                ordinary = _IN_DOUBLE_QUOTES.match(self.text, self.at)
+                assert ordinary is not None, "all others were looked for"
+                self.at = ordinary.end()
+                reader.add(ordinary[0])
         self.is_certain &= self.at < len(self.text)
         self.at += 1
 

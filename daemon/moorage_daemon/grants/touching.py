@@ -6,12 +6,14 @@ where a word is made by the shell nobody knows what it becomes.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 from moorage_daemon.grants.openers import (
     INTERPRETERS,
     LAUNCHERS,
-    is_option,
+    Options,
     program_name,
     starts_others,
 )
@@ -27,7 +29,9 @@ SHELLS = frozenset(
 HEARERS = frozenset(
     {"at", "batch", "crontab", "ed", "ex", "gdb", "m4", "mysql", "parallel", "psql"}
 )
-CODE = ("-c", "-e", "-E", "-p", "-r", "--eval", "--print")  # what follows is in another language
+# What follows is in another language.
+CODE = Options("-c", "-e", "-E", "-p", "-r", "--eval", "--print")
+FROM_INPUT = Options("-s")  # of a shell
 
 
 class Touch(IntEnum):
@@ -38,52 +42,124 @@ class Touch(IntEnum):
     YES = 2
 
 
-def touch_of_command(rule: Sequence[str], command: str, *, is_prefix: bool) -> Touch:
-    """Whether one of the commands in a shell text begins with the rule's words, or is them."""
-    if not rule:  # a rule of one exact text; others are no command that it means
+@dataclass(frozen=True)
+class Reading:
+    """A text as forbidding rules read it; what does not depend on the rule is found out once."""
+
+    found: Found
+
+    @cached_property
+    def commands(self) -> tuple["Command", ...]:
+        """The commands it could start."""
+        return tuple(map(Command, self.found.commands))
+
+    @cached_property
+    def programs(self) -> frozenset[str] | None:
+        """What its commands can begin with, None where it may start more than is seen."""
+        if not self.found.is_certain or self.found.assigned:
+            return None
+        if not all(command.is_all_there_is for command in self.commands):
+            return None
+        return frozenset(name for command in self.commands for name in command.names)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One of its commands."""
+
+    words: Sequence[Word]
+
+    @cached_property
+    def is_carrier(self) -> bool:
+        """Whether what it is given may be a command."""
+        return program_name(self.words[0].text) in CARRIERS
+
+    @cached_property
+    def starts_others(self) -> bool:
+        """Whether it may start a program by an option."""
+        return starts_others([word.text if word.is_certain else "" for word in self.words], 1)
+
+    @property
+    def is_all_there_is(self) -> bool:
+        """Whether it certainly starts nothing but what its first word says."""
+        return self.words[0].is_certain and not self.is_carrier and not self.starts_others
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its first word as rules can have it."""
+        written = self.words[0].text
+        name = written.rpartition("/")[2]
+        return (written, name, "git") if name.startswith("git-") else (written, name)
+
+    @cached_property
+    def hears_of_more(self) -> bool:
+        """Whether it, or what it is given, hears of commands that are not seen here."""
+        if program_name(self.words[0].text) in SEEKERS:
+            return False
+        return any(_is_hearer(self.words[index:]) for index in range(len(self.words)))
+
+    @cached_property
+    def given(self) -> tuple[Reading, ...]:
+        """Each word behind the first as the text of commands."""
+        return tuple(reading_of(word.text) for word in self.words[1:])
+
+
+def reading_of(command: str) -> Reading:
+    """A shell text, read."""
+    return Reading(commands_in(command))
+
+
+def reading_of_words(words: Sequence[str]) -> Reading:
+    """A program and its arguments, read."""
+    commands = (tuple(map(Word, words)),) if words else ()
+    return Reading(Found(commands, is_certain=True))
+
+
+def touch_of(rule: Sequence[str], reading: Reading, *, is_prefix: bool) -> Touch:
+    """Whether one of the commands begins with the rule's words, or is them.
+
+    A rule without words is one of one exact text: others are no command that it means.
+    """
+    if not rule:
         return Touch.NO
-    return _touch(rule, commands_in(command), is_prefix=is_prefix, inside=0)
+    programs = reading.programs
+    if programs is not None and rule[0] not in programs:
+        return Touch.NO
+    return _touch(rule, reading, is_prefix=is_prefix, inside=0)
 
 
-def touch_of_words(rule: Sequence[str], words: Sequence[str], *, is_prefix: bool) -> Touch:
-    """The same of a program and its arguments."""
-    found = Found((tuple(map(Word, words)),), is_certain=True)
-    return _touch(rule, found, is_prefix=is_prefix, inside=0) if rule else Touch.NO
-
-
-def _touch(rule: Sequence[str], found: Found, *, is_prefix: bool, inside: int) -> Touch:
+def _touch(rule: Sequence[str], reading: Reading, *, is_prefix: bool, inside: int) -> Touch:
+    found = reading.found
     is_named = any(rule[0] in text.partition("=")[2] for text in found.assigned)
     worst = Touch.NO if found.is_certain and not is_named else Touch.UNSURE
-    for words in found.commands:
-        worst = max(worst, _touch_one(rule, words, is_prefix=is_prefix, inside=inside))
+    for command in reading.commands:
+        worst = max(worst, _touch_one(rule, command, is_prefix=is_prefix, inside=inside))
         if worst is Touch.YES:
             break
     return worst
 
 
-def _touch_one(
-    rule: Sequence[str], words: Sequence[Word], *, is_prefix: bool, inside: int
-) -> Touch:
+def _touch_one(rule: Sequence[str], command: Command, *, is_prefix: bool, inside: int) -> Touch:
+    words = command.words
     worst = _meant(rule, words, is_prefix=is_prefix)
     if worst is Touch.YES or not words or not words[0].is_certain:
         return worst
-    if program_name(words[0].text) in CARRIERS:
+    if command.is_carrier:
         if inside == MAX_INSIDE:
             return Touch.UNSURE
-        return max(worst, _carried(rule, words, is_prefix=is_prefix, inside=inside + 1))
-    texts = [word.text if word.is_certain else "" for word in words]
-    return max(worst, Touch.UNSURE) if starts_others(texts, 1) else worst
+        return max(worst, _carried(rule, command, is_prefix=is_prefix, inside=inside + 1))
+    return Touch.UNSURE if worst is Touch.NO and command.starts_others else worst
 
 
-def _carried(rule: Sequence[str], words: Sequence[Word], *, is_prefix: bool, inside: int) -> Touch:
+def _carried(rule: Sequence[str], command: Command, *, is_prefix: bool, inside: int) -> Touch:
     """What a launcher is given: any of its words may begin a command, or be the text of one."""
-    worst = Touch.UNSURE if _hears_of_more(words) else Touch.NO
-    for index in range(1, len(words)):
+    words = command.words
+    worst = Touch.UNSURE if command.hears_of_more else Touch.NO
+    for index, nested in enumerate(command.given, 1):
         worst = max(worst, _meant(rule, words[index:], is_prefix=is_prefix))
         if not words[index].is_certain or rule[0] in words[index].text:
             worst = max(worst, Touch.UNSURE)  # it may be the word itself, or in another language
-        nested = commands_in(words[index].text)
-        if len(nested.commands) != 1 or len(nested.commands[0]) > 1:
+        if len(nested.commands) != 1 or len(nested.commands[0].words) > 1:
             worst = max(worst, _touch(rule, nested, is_prefix=is_prefix, inside=inside))
         if worst is Touch.YES:
             break
@@ -93,18 +169,13 @@ def _carried(rule: Sequence[str], words: Sequence[Word], *, is_prefix: bool, ins
 def _meant(rule: Sequence[str], words: Sequence[Word], *, is_prefix: bool) -> Touch:
     """Whether the words begin with the rule's, `git-push` also as the two that it stands for."""
     found = _compared(rule, words, is_prefix=is_prefix)
-    name = words[0].text.rpartition("/")[2] if words and words[0].is_certain else ""
+    if not words or "git-" not in words[0].text or not words[0].is_certain:
+        return found
+    name = words[0].text.rpartition("/")[2]
     if not name.startswith("git-"):
         return found
     two = (Word("git"), Word(name.removeprefix("git-")), *words[1:])
     return max(found, _compared(rule, two, is_prefix=is_prefix))
-
-
-def _hears_of_more(words: Sequence[Word]) -> bool:
-    """Whether a launcher, or what it is given, hears of commands that are not seen here."""
-    if program_name(words[0].text) in SEEKERS:
-        return False
-    return any(_is_hearer(words[index:]) for index in range(len(words)))
 
 
 def _is_hearer(words: Sequence[Word]) -> bool:
@@ -117,8 +188,8 @@ def _is_hearer(words: Sequence[Word]) -> bool:
         options.append(word.text)
     is_alone = len(options) == len(words) - 1
     if name in SHELLS:
-        return is_alone or any(is_option(option, "-s") for option in options)
-    return is_alone or any(is_option(option, code) for option in options for code in CODE)
+        return is_alone or any(map(FROM_INPUT.has, options))
+    return is_alone or any(map(CODE.has, options))
 
 
 def _compared(rule: Sequence[str], words: Sequence[Word], *, is_prefix: bool) -> Touch:

@@ -6,13 +6,13 @@ the turn began. A session whose grant is not there, or is not its principal's, m
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
 
 from moorage_daemon.agents.port import ModelCall
-from moorage_daemon.grants.calls import Call
+from moorage_daemon.grants.calls import Call, Shell
 from moorage_daemon.grants.guard import must_be_usable
 from moorage_daemon.grants.policy import Policy, Ruling, strictest
 from moorage_daemon.grants.refusals import RefusalKind, Refused
@@ -98,14 +98,24 @@ class Ground:
         holding = self.holding()
         if holding is not None:
             self.law.ledger.check(holding, self.tenant.head.agent, [call], self.tenant.id)
-        listed = holding.account.grant.credentials if holding is not None else ()
-        unlisted = sorted(set(credentials) - set(listed))
+        unlisted = sorted(set(credentials) - set(self._credentials()))
         if unlisted:
             refusal = Refused(
                 RefusalKind.TOOL, session=self.tenant.id, tool=call.tool, credentials=unlisted
             )
             self.tell(refusal)
             raise refusal
+
+    def filling(self, call: Call, credentials: Collection[str]) -> Call:
+        """The call with those of its credentials that are filled in, as the grant lists them."""
+        if not credentials or not isinstance(call.subject, Shell):
+            return call
+        filled = tuple(name for name in self._credentials() if name in credentials)
+        return msgspec.structs.replace(call, subject=replace(call.subject, filled=filled))
+
+    def _credentials(self) -> tuple[str, ...]:
+        holding = self._found()
+        return holding.account.grant.credentials if holding is not None else ()
 
     def tell(self, refusal: Refused) -> None:
         """Let the operator know of a refusal."""
@@ -219,8 +229,7 @@ class Ground:
 
     async def secrets(self) -> Mapping[str, str]:
         """The credentials that the grant lists, as far as there are any."""
-        holding = self._found()
-        listed = holding.account.grant.credentials if holding is not None else ()
+        listed = self._credentials()
         return await self.law.secrets(listed) if listed else {}
 
     # ---- the tree

@@ -243,10 +243,9 @@ class TurnStage:
         locations = tool.locations(arguments, self.cwd)
         deed = Deed(tool.kind, tool.asks, lie_inside(self.cwd, locations))
         named = references(given.decode(errors="replace"))
+        about = self.scene.ground.filling(tool.about(arguments, self.cwd), named)
         shown = self.secrecy.json(given)
-        call = self._open_call(
-            tool.name, deed, tool.about(arguments, self.cwd), named, is_secret=shown != given
-        )
+        call = self._open_call(tool.name, deed, about, named, is_secret=shown != given)
         fields = ToolCallFields(
             tool_call_id=call.id,
             title=self.secrecy.text(tool.title(arguments)),

@@ -417,3 +417,69 @@ _HIDDEN = (
 )
 
 HOSTILE = tuple(dict.fromkeys((*_JOINED, *_LAUNCHED, *_ARGUED, *_HIDDEN)))
+
+# Credentials of these names are filled in, with a secret that would start `intruder` if any shell
+# or program read it as more than a part of a word.
+FILLED = ("key", "other")
+SECRET = "-x; intruder & `intruder` $(intruder) 'intruder' \"a\"\nintruder /w; --exec=intruder"
+
+# They are allowed with a credential in a plain word.
+HONEST_FILLED = (
+    "echo ${CRED:key}",
+    "echo 'in ${CRED:key} quotes' \"and ${CRED:other} others\"",
+    "echo me:${CRED:key}@host${CRED:other}",
+    "printf %s ${CRED:key}",
+    "grep -e ${CRED:key} a.txt",
+    "cat no-${CRED:key}",
+    "head -n 1 no-${CRED:key} a.txt",
+    'wc -l "no ${CRED:key}"',
+    "test -n ${CRED:key}",
+    'ls "no ${CRED:key}"',
+    "git grep -n -e x${CRED:key}",
+    'git commit --allow-empty -q -m "with ${CRED:key}"',
+    "git ls-files no${CRED:key}",
+    "find no-${CRED:key} -name a.txt",
+    "sort -t , no${CRED:key}",
+)
+
+# And these are not.
+HOSTILE_FILLED = (
+    "${CRED:key}",
+    "${CRED:key} x",
+    "'${CRED:key}' x",
+    "ec${CRED:key} x",
+    "X=${CRED:key} ls",
+    "echo ${CRED:unknown}",
+    "echo ${CRED:key:-$(intruder)}",
+    "echo ${CRED:-$(intruder)}",
+    "echo ${CRED}",
+    "echo $${CRED:key}",
+    "echo ${CRED:key}; intruder",
+    "echo ${CRED:key} | ${CRED:other}",
+    "echo `${CRED:key}`",
+    "echo $(${CRED:key})",
+    "echo ${CRED:key} > intruder",
+    "echo ${CRED:key}\n${CRED:key}",
+    "echo \\${CRED:key}",
+    "eval ${CRED:key}",
+    "sh -c ${CRED:key}",
+    'sh -c "${CRED:key}"',
+    "env ${CRED:key}",
+    "xargs ${CRED:key}",
+    "nice ${CRED:key}",
+    "python3 -c ${CRED:key}",
+    "python3 ${CRED:key}",
+    "awk ${CRED:key} a.txt",
+    "sed ${CRED:key} a.txt",
+    "sed s/a/${CRED:key}/ a.txt",
+    "tar -xf ${CRED:key}",
+    "tar ${CRED:key}",
+    "find ${CRED:key}",
+    "find . ${CRED:key}",
+    "git ${CRED:key}",
+    "git fetch ${CRED:key}",
+    "git -${CRED:key} log",
+    "git log --${CRED:key}",
+    "sort ${CRED:key}",
+    "sort -${CRED:key}",
+)

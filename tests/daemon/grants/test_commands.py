@@ -5,15 +5,25 @@ runs the same commands under a trace.
 """
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from moorage_daemon.grants.calls import Argv, Call, Shell
+from moorage_daemon.grants.credentials import filled_for_shell
 from moorage_daemon.grants.policy import Policy, Say
 from moorage_daemon.grants.rules import Allowlist, read_rule
-from moorage_daemon.grants.shell import Word, commands_in, plain_words
+from moorage_daemon.grants.shell import MAX_COMMAND, Word, commands_in, plain_words
 from moorage_daemon.grants.touching import Touch
 from moorage_protocol.config import Permissions
-from tests.daemon.grants.commands import ALLOW, HONEST, HOSTILE
+from tests.daemon.grants import slow_shell
+from tests.daemon.grants.commands import (
+    ALLOW,
+    FILLED,
+    HONEST,
+    HONEST_FILLED,
+    HOSTILE,
+    HOSTILE_FILLED,
+    SECRET,
+)
 
 
 POLICY = Policy(Permissions(allow=ALLOW))
@@ -92,6 +102,135 @@ def test_reading_ends_for_any_text(text: str) -> None:
     if words is not None:
         assert found.is_certain
         assert [tuple(word.text for word in found.commands[0])] == [words]
+
+
+_STARTS = ("git", "$(", "${", "$'", "if ", "time ", "X=1 ")
+_PIECES = st.sampled_from(
+    [
+        *" abé=~#*?[]{}!^;&|()<>\n\t\r'\"\\$`\u00a0\u200b",
+        "git",
+        "$(",
+        "${",
+        "$'",
+        "if ",
+        "time ",
+        "X=1 ",
+    ]
+)
+
+
+@given(st.lists(_PIECES, max_size=25).map("".join) | st.sampled_from([*HONEST, *HOSTILE]))
+@example("a" * (MAX_COMMAND + 1))
+def test_quick_reading_is_that_of_letter_by_letter(text: str) -> None:
+    assert plain_words(text) == slow_shell.plain_words(text)
+    assert commands_in(text) == slow_shell.commands_in(text)
+
+
+def test_some_of_what_is_compared_is_plain_and_some_is_not() -> None:
+    """The control: neither reading says the same of everything."""
+    found = [slow_shell.plain_words(command) for command in (*HONEST, *HOSTILE)]
+
+    assert min(found.count(None), len(found) - found.count(None)) >= len(HONEST)
+
+
+# ---- credentials
+
+
+@pytest.mark.parametrize("command", HONEST_FILLED)
+def test_command_of_nothing_but_words_and_credentials_is_allowed(command: str) -> None:
+    assert POLICY.rule(Call("Bash", Shell(command, FILLED))).say is Say.ALLOW
+    assert say(POLICY, command) is not Say.ALLOW, "the control: nobody fills them in"
+
+
+@pytest.mark.parametrize("command", HOSTILE_FILLED)
+def test_command_that_a_credential_could_make_another_is_not_allowed(command: str) -> None:
+    assert POLICY.rule(Call("Bash", Shell(command, FILLED))).say is not Say.ALLOW
+
+
+def test_secret_of_the_corpus_reaches_a_shell_in_one_piece() -> None:
+    text, variables = filled_for_shell("echo ${CRED:key}", {"key": SECRET})
+
+    assert SECRET not in text
+    assert [*variables.values()] == [SECRET]
+
+
+def filled(rule: str, command: str, *names: str) -> bool:
+    """Whether a command is permitted, of which those credentials are filled in."""
+    return read_rule(rule).permits(Call("Bash", Shell(command, names)))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'curl -H "Authorization: Bearer ${CRED:key}" https://example.org',
+        "curl -u me:${CRED:key} https://example.org",
+        "curl -u ${CRED:key} https://example.org",
+        "curl 'with ${CRED:key}' ${CRED:key}${CRED:other}",
+    ],
+)
+def test_credential_that_is_filled_in_is_a_part_of_a_word(command: str) -> None:
+    assert filled("Bash(curl:*)", command, "key", "other")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "curl ${CRED:else}",  # which nobody fills in
+        "curl ${CRED:key ${CRED:key}",
+        "curl ${key}",
+        "curl ${CRED}",
+        "curl ${CRED:key:-x}",
+        "curl ${CRED:-$(intruder)}",
+        "curl ${CRED:key}; intruder",
+        "curl `${CRED:key}`",
+        "curl $(${CRED:key})",
+        "curl $${CRED:key}",
+        "curl ${${CRED:key}}",
+        "curl \\${CRED:key}",
+        "curl ${CRED:key}*",
+        "curl ${CRED:key}\nintruder",
+        "curl ${CRED:key} > file",
+        'curl "${CRED:key}',
+        "${CRED:key} curl",
+        "c${CRED:key} x",
+        "'${CRED:key}' x",
+        "X=${CRED:key} curl",
+        "curl \ue0000\ue000",
+    ],
+)
+def test_credential_in_anything_else_is_not(command: str) -> None:
+    assert not filled("Bash(curl:*)", command, "key")
+
+
+@pytest.mark.parametrize(
+    ("command", "permitted"),
+    [
+        ("git clone https://me:${CRED:key}@example.org/x", True),
+        ("git push https://me:${CRED:key}@example.org/x main", True),
+        ("git fetch ${CRED:key}", False),  # it could be an option
+        ("git fetch -${CRED:key}", False),
+        ("git fetch --${CRED:key}=1", False),
+        ("git fetch --x=${CRED:key}", True),
+        ("git ${CRED:key}", False),
+    ],
+)
+def test_credential_that_could_become_an_option_is_none_of_a_plain_word(
+    command: str, *, permitted: bool
+) -> None:
+    assert filled("Bash(git:*)", command, "key") is permitted
+
+
+@pytest.mark.parametrize("command", ["sed s/a/${CRED:key}/ a.txt", "tar xf h${CRED:key}"])
+def test_credential_in_a_script_is_not_permitted(command: str) -> None:
+    assert not filled("Bash(sed:*)", command, "key")
+    assert not filled("Bash(tar:*)", command, "key")
+
+
+def test_denied_command_is_denied_with_a_credential_too() -> None:
+    rule = read_rule("Bash(curl:*)")
+
+    assert rule.touches(Call("Bash", Shell("ls; curl ${CRED:key}", ("key",)))) is Touch.YES
+    assert rule.touches(Call("Bash", Shell("${CRED:key} x", ("key",)))) is Touch.UNSURE
 
 
 def test_commands_are_found_in_all_that_a_shell_nests() -> None:
@@ -278,4 +417,6 @@ def test_program_without_a_shell_has_the_same_rules() -> None:
     assert not rule.permits(Call("Run", Argv(("git", "-c", "alias.x=!y", "x"))))
     assert not rule.permits(Call("Run", Argv(("gitx",))))
     assert not rule.permits(Call("Run", Argv(())))
+    assert rule.touches(Call("Run", Argv(()))) is Touch.NO
+    assert rule.touches(Call("Run", Argv(("git", "log")))) is Touch.YES
     assert not rule.permits(Call("Bash", Shell("git log")))
