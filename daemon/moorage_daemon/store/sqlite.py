@@ -40,6 +40,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 FREED = 256  # pages in one transaction: few enough to pass between two commits unnoticed
+TRIMMED = 64  # entries removed at once: commits wait as long
 CLOSE_PATIENCE = 10.0  # seconds for the last jobs and the last checkpoint
 
 
@@ -75,8 +76,12 @@ class SqliteStore(DurableStore):
         return await self._write(lambda writer: writer.delete(session))
 
     async def trim(self, session: str, before: int) -> int:
-        """Remove the entries with `seq < before`, but never the last one."""
-        return await self._write(lambda writer: writer.trim(session, before))
+        """Remove the entries with `seq < before`, but never the last one, some at a time between
+        commits."""
+        removed = 0
+        while piece := await self._write(lambda writer: writer.trim(session, before, TRIMMED)):
+            removed += piece
+        return removed
 
     async def compact(self) -> int:
         """Give back the free pages at the end of the file, some at a time between commits."""

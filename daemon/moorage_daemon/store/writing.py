@@ -92,14 +92,16 @@ class Writer:
             self.connection.execute("delete from session where id = ?", (session,))
         return self.connection.changes() > 0
 
-    def trim(self, session: str, before: int) -> int:
-        """Remove the first entries of a session; gives how many."""
+    def trim(self, session: str, before: int, most: int) -> int:
+        """Remove at most so many of a session's entries below `before`, the first ones; gives how
+        many."""
         with self._transaction():
             tip = self._tip(session) if is_text(session) else None
             if tip is None:
                 return 0
-            first = trimmed_to(session, tip, 0, before)
-            below = (session, first)
+            found = "select min(seq) from entry where session = ?"
+            lowest: int = self.connection.execute(found, (session,)).get or 0
+            below = (session, min(trimmed_to(session, tip, 0, before), lowest + most))
             self.connection.execute("delete from naming where session = ? and seq < ?", below)
             self.connection.execute("delete from entry where session = ? and seq < ?", below)
             return self.connection.changes()
