@@ -520,6 +520,25 @@ async def test_a_log_may_be_trimmed_again_and_again(store: Store) -> None:
     assert (stored.head.title, stored.first, stored.seq) == ("60", 56, 60)
 
 
+async def test_a_long_log_is_trimmed_while_it_and_others_grow(store: Store) -> None:
+    await store.commit([creation("s1", 700), creation("s2")])
+    removed = list[int]()
+
+    async def trim() -> None:
+        removed.append(await store.trim("s1", 651))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trim)
+        for seq in range(1, 21):
+            both = [Change("s1", entries(700 + seq, 700 + seq)), Change("s2", entries(seq, seq))]
+            await store.commit(both)
+
+    assert removed == [650]
+    await store.reopen()
+    assert await all_entries(store, "s1", 650) == list(entries(651, 720))
+    assert await all_entries(store, "s2") == list(entries(1, 20))
+
+
 async def test_what_is_not_there_and_what_is_newer_is_not_trimmed(store: Store) -> None:
     await store.commit([creation("s2"), Change("s1", entries(1, 5), a_head("s1", schema=2), True)])
 

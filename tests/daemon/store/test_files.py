@@ -189,7 +189,9 @@ def test_a_session_under_a_removed_ones_id_may_be_copied_anew(path: Path, reopen
         shelf.close()
         shelf = open_shelf(disk)
 
-    shelf.trim("s1", 5)
+    copy = shelf.begin_trim("s1", 5)
+    assert copy is not None
+    shelf.place(copy)
     write(shelf, Change("s1", entries(11, 11)), Change("s2", entries(2, 2)))
     shelf.close()
 

@@ -87,7 +87,9 @@ def test_a_copy_that_a_killed_process_put_in_place_is_durable_before_a_commit_fo
     (tmp_path / "store").mkdir()
     shelf = open_shelf(TestDisk(tmp_path / "store", platter))
     write(shelf, creation("s1", 9))
-    shelf.trim("s1", 5)
+    copy = shelf.begin_trim("s1", 5)
+    assert copy is not None
+    shelf.place(copy)
     shelf.close()
     renamed = max(n for n, s in enumerate(platter.steps) if s.what == "rename" and s.folder)
     steps = platter.steps[: renamed + 1]

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from moorage_daemon.store.disk import DRAFT, Disk, File
+from moorage_daemon.store.disk import Disk, File
 from moorage_daemon.store.files.commits import CommitLog, put_text
-from moorage_daemon.store.files.copying import Copy
+from moorage_daemon.store.files.copying import Copy, Progress
 from moorage_daemon.store.files.frames import frame, frame_size
 from moorage_daemon.store.files.journal import Standing, is_cut_from, name_of, session_of
 from moorage_daemon.store.files.pieces import Draft, Place, payload_of
@@ -253,43 +253,54 @@ class Shelf:
 
     # ---- copying journals anew
 
-    def trim(self, session: str, before: int) -> int:
-        """Remove the first entries of a session; gives how many."""
+    def begin_trim(self, session: str, before: int) -> Copy | None:
+        """A copy without the first entries; None if there is none to remove."""
         self._check()
         known = self.find(session)
         if known is None:
-            return 0
+            return None
         first = trimmed_to(session, known.tip(), known.place.first, before)
-        if first > known.place.first:
-            self.copy(session, first)
-        return first - known.place.first
+        return self._begin_copy(session, first) if first > known.place.first else None
 
-    def rewrite(self, session: str) -> int:
-        """Copy a journal without the heads that count no more; gives how many bytes it is shorter.
+    def begin_rewrite(self, session: str) -> Copy | None:
+        """A copy without the heads that count no more; None for an unknown session.
 
         What a newer version wrote is left as it is.
         """
+        self._check()
         known = self.find(session)
         if known is None or known.schema > SCHEMA:
-            return 0
-        return self.copy(session, known.place.first)
+            return None
+        return self._begin_copy(session, known.place.first)
 
-    def copy(self, session: str, first: int) -> int:
-        """Copy a journal anew, from that entry on; gives how many bytes it is shorter.
+    def _begin_copy(self, session: str, first: int) -> Copy:
+        self._guarded(lambda: self._forget_removal(name_of(session)))
+        self._guarded(lambda: self.settle(session))
+        return Copy(session, first, self.standing[session], self)
+
+    def place(self, copy: Copy) -> None:
+        """Let a copy take the place of its journal, or say what it lacks; see `copy.progress`.
 
         A copy that cannot be made leaves everything as it was.
         """
         self._check()
-        name = name_of(session)
-        self._guarded(lambda: self._forget_removal(name))
-        self._guarded(lambda: self.settle(session))
-        known = self.standing[session]
-        standing = Copy(self.folder, session, known).write(first, next(self.copies))
+        if not self.has_source(copy):
+            copy.progress = Progress.OVERTAKEN
+            return
+        if not copy.look(self.standing[copy.session]):
+            return
+        standing = copy.finish(self.folder, next(self.copies))
         with self.swap:
-            self._guarded(lambda: self.folder.rename(name + DRAFT, name))
-            self.standing[session] = standing
+            self._guarded(lambda: self.folder.rename(copy.draft, name_of(copy.session)))
+            self.standing[copy.session] = standing
         self._guarded(self.folder.sync_names)
-        return known.size - standing.size
+        copy.progress = Progress.PLACED
+
+    def has_source(self, copy: Copy) -> bool:
+        """Whether what is copied is still what the session has."""
+        standing = self.standing.get(copy.session)
+        is_same = standing is not None and standing.copy == copy.source.copy
+        return copy.owner is self and is_same
 
     def _forget_removal(self, name: str) -> None:
         """Empty the log of commits if it says that the file of that name was removed.

@@ -6,8 +6,8 @@ the process.
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -16,11 +16,13 @@ import trio
 from moorage_daemon.store.blobs import Blobs
 from moorage_daemon.store.disk import Disk, File
 from moorage_daemon.store.durable import DurableStore, Threads, open_threads
+from moorage_daemon.store.files.copying import Copy, Progress
 from moorage_daemon.store.files.directory import BLOBS, RESERVE, claim
-from moorage_daemon.store.files.opening import SEGMENT, open_shelf
+from moorage_daemon.store.files.opening import JOURNALS, SEGMENT, open_shelf
 from moorage_daemon.store.files.pieces import drafted
 from moorage_daemon.store.files.reading import Reader
 from moorage_daemon.store.files.shelf import Shelf
+from moorage_daemon.store.handover import Breather
 from moorage_daemon.store.port import (
     Change,
     Page,
@@ -41,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 CLOSE_PATIENCE = 10.0  # seconds for the last jobs
 SETTLE_PATIENCE = 2.0  # seconds to move the last lines; what is left moves after the next start
+LET_GO_PATIENCE = 2.0  # seconds to remove half a copy; the next start removes it as well
 AT_ONCE = 200  # sessions looked at before somebody else may read
 
 
@@ -60,6 +63,7 @@ class FileStore(DurableStore):
         self._lock: File | None = None
         self._shelf: Shelf | None = None
         self._reader: Reader | None = None
+        self._may_copy = trio.Lock()  # one journal at a time is copied anew
 
     # ---- changes
 
@@ -74,7 +78,8 @@ class FileStore(DurableStore):
 
     async def trim(self, session: str, before: int) -> int:
         """Remove the entries with `seq < before`, but never the last one."""
-        return await self._write(lambda shelf: shelf.trim(session, before))
+        copy = await self._copied(lambda shelf: shelf.begin_trim(session, before))
+        return 0 if copy is None else copy.trimmed
 
     async def compact(self) -> int:
         """Copy journals anew that consist for the most part of heads that count no more."""
@@ -89,7 +94,59 @@ class FileStore(DurableStore):
     async def _compacted(self, session: str) -> int:
         if not await self._read(lambda reader: reader.is_wasteful(session)):
             return 0
-        return await self._write(lambda shelf: shelf.rewrite(session))
+        copy = await self._copied(lambda shelf: shelf.begin_rewrite(session))
+        return 0 if copy is None else copy.given
+
+    async def _copied(self, begin: Callable[[Shelf], Copy | None]) -> Copy | None:
+        """Have a journal copied anew; gives the copy that took its place, if there was any."""
+        async with self._may_copy:
+            while (copy := await self._write(begin)) is not None:
+                try:
+                    await self._carry_out(copy)
+                finally:
+                    if copy.progress is not Progress.PLACED:
+                        await self._let_go(copy)
+                if copy.progress is Progress.PLACED:
+                    break
+            return copy
+
+    async def _carry_out(self, copy: Copy) -> None:
+        """Copy while others commit, until it has taken the journal's place or never will."""
+        while copy.progress is Progress.GOING:
+            try:
+                while copy.left > 0:
+                    self._check_open()
+                    await self._threads.moving.run(lambda: self._go_on(copy))
+                await self._write(lambda shelf: shelf.place(copy))
+            except StoreUnreadable:
+                if await self._write(lambda shelf: shelf.has_source(copy)):
+                    raise
+                return
+
+    def _go_on(self, copy: Copy) -> None:
+        with self._journals() as folder:
+            copy.go_on(folder, Breather().breathe)
+
+    async def _let_go(self, copy: Copy) -> None:
+        """Remove what there is of a copy that is of no use."""
+        try:
+            with trio.move_on_after(LET_GO_PATIENCE, shield=True):
+                await self._threads.moving.run(lambda: self._remove_draft(copy))
+        except StoreError:
+            logger.exception("half a copy is left until the next start")
+
+    def _remove_draft(self, copy: Copy) -> None:
+        with self._journals() as folder:
+            folder.remove(copy.draft)
+
+    @contextmanager
+    def _journals(self) -> Generator[Disk]:
+        """The folder of the journals, for a thread that does not have the shelf's own."""
+        folder = self._disk.folder(JOURNALS)
+        try:
+            yield folder
+        finally:
+            folder.close()
 
     async def _write(self, job: Callable[[Shelf], T]) -> T:
         self._check_open()
@@ -209,7 +266,8 @@ class FileStore(DurableStore):
             shelf.close()
 
     async def _close(self) -> None:
-        await self._threads.writing.run(self._finish)
+        async with self._may_copy:
+            await self._threads.writing.run(self._finish)
 
     def _finish(self) -> None:
         if self._shelf is not None and self._shelf.fault is None:
