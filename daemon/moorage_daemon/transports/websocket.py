@@ -223,6 +223,7 @@ class _Clients:
         """Serve one client; nothing that must outlive it runs in this task."""
         assert isinstance(channel, Channel)
         _tune(channel)
+        _forget_handshake(channel)
         channel.heard_at = trio.current_time()
         try:
             with self.room.place(), trio.CancelScope() as self.open[channel]:
@@ -294,6 +295,16 @@ def _hush(library: logging.Logger) -> None:
     """Its debug log shows credentials, so it is never at that level."""
     if library.getEffectiveLevel() < logging.INFO:
         library.setLevel(logging.INFO)
+
+
+def _forget_handshake(channel: Channel) -> None:
+    """Empty what the library keeps: the token, and a sixth of what an idle client costs.
+
+    The request itself has to stay: without one it takes what it hears next for a request.
+    """
+    assert channel.request is not None
+    channel.request.headers.clear()
+    channel.response = None
 
 
 def _tune(channel: Channel) -> None:

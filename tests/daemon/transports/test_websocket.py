@@ -1,5 +1,6 @@
 """Frames on an open WebSocket: which of them are messages, and which end the connection."""
 
+import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -7,6 +8,7 @@ from contextlib import suppress
 import pytest
 import trio
 import trio.testing
+from websockets.http11 import Request
 
 from moorage_protocol import jsonrpc
 from moorage_protocol.framing import MAX_FRAME_BYTES
@@ -61,6 +63,16 @@ async def test_answer_is_one_whole_text_message(client: RawClient) -> None:
     assert answer is not None
     assert (answer.opcode, answer.final, answer.reserved) == (TEXT, True, 0)
     assert json.loads(answer.payload)["result"]["protocolVersion"] == 1
+
+
+async def test_the_request_with_its_token_is_kept_for_no_client(client: RawClient) -> None:
+    await client.introduce()
+
+    gc.collect()
+    kept = [found for found in gc.get_objects() if isinstance(found, Request)]
+
+    assert not [request for request in kept if "Authorization" in request.headers]
+    assert await works(client)
 
 
 async def test_message_in_fragments_is_one_message(client: RawClient) -> None:
