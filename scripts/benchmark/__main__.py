@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from scripts.benchmark.daemon import Daemon, memory_of, running_daemon
+from scripts.benchmark.daemon import Daemon, memory_of, running_daemon, user_environment
 from scripts.benchmark.figures import beside, say, spread, timed
 from scripts.benchmark.grants import grant_figures
 from scripts.benchmark.provider import provider_figures
@@ -25,6 +25,7 @@ from scripts.benchmark.wire import Agent, Json, process_stream
 
 
 CHUNKS = 2000
+MANY = 500  # sessions, and clients: what the first dozens share would count too much among fewer
 EPILOG = """\
 examples:
   scripts/bench                    all of it, some four minutes
@@ -66,7 +67,7 @@ def measure(sections: Sequence[str], rounds: float) -> Json:
         if "memory" in sections:
             say("memory")
             with running_daemon() as daemon:
-                figures["memory_kib_each"] = memory_figures(daemon, work, _some(500, rounds, 50))
+                figures["memory_kib_each"] = memory_figures(daemon, work, MANY)
         if "grants" in sections:
             say("grants")
             figures["grants"] = grant_figures(_some(100, rounds, 20))
@@ -130,10 +131,10 @@ def echo_agent() -> Generator[tuple[Agent, subprocess.Popen[bytes]]]:
 def start_to_ready(rounds: int) -> Json:
     """From starting the process to its ready line."""
     seconds: list[float] = []
-    for _ in range(rounds):
+    for _ in range(rounds + 1):
         with running_daemon() as daemon:
             seconds.append(daemon.ready_seconds)
-    return spread(seconds)
+    return spread(seconds[1:])  # the first one warms up
 
 
 Peer = tuple[Agent, subprocess.Popen[bytes]]
@@ -329,11 +330,12 @@ class Verdicts:
 def bridge_first_answer(daemon: Daemon, rounds: int) -> Json:
     """From starting `moorage acp` to its answer to `initialize`."""
     command = [str(Path(sys.executable).with_name("moorage")), "acp"]
-    environment = {**os.environ, "MOORAGE_STATE_DIR": str(daemon.state)}
+    environment = {**user_environment(), "MOORAGE_STATE_DIR": str(daemon.state)}
+    bare_command = [sys.executable, "-c", ""]
     seconds: list[float] = []
     bare: list[float] = []
     for _ in range(rounds):
-        bare.append(timed(lambda: subprocess.run([sys.executable, "-c", ""], check=True)))
+        bare.append(timed(lambda: subprocess.run(bare_command, check=True, env=environment)))
         before = time.perf_counter()
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment

@@ -1,6 +1,7 @@
 """A daemon to measure, in a state directory of its own."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -49,21 +50,30 @@ def memory_of(pid: int) -> int:
     return 0
 
 
+def user_environment() -> dict[str, str]:
+    """The environment, with what an interpreter compiles kept, as users have it."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
 @contextmanager
-def running_daemon(*flags: str) -> Generator[Daemon]:
-    """Start a daemon, with the usual settings but for `flags`; it is stopped, its files removed."""
-    state = Path(tempfile.mkdtemp(prefix="moorage-bench-"))
-    command = [sys.executable, "-m", "moorage_daemon", "--state-dir", str(state), *flags]
+def running_daemon(*flags: str, state: Path | None = None) -> Generator[Daemon]:
+    """Start a daemon, with the usual settings but for `flags`, and stop it.
+
+    Its state directory is removed again unless it is given.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="moorage-bench-")) if state is None else state
+    command = [sys.executable, "-m", "moorage_daemon", "--state-dir", str(folder), *flags]
     started = time.perf_counter()
-    log = (state / "bench.log").open("wb")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+    log = (folder / "bench.log").open("wb")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=user_environment())
     try:
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
         took = time.perf_counter() - started
-        yield Daemon(process.pid, state, ready["websocket"], ready["unix"], took)
+        yield Daemon(process.pid, folder, ready["websocket"], ready["unix"], took)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
         log.close()
-        shutil.rmtree(state)
+        if state is None:
+            shutil.rmtree(folder)

@@ -5,6 +5,7 @@ Commits go the daemon's own way, through its committer, without the wire. A head
 store was opened anew, and what the system keeps of files in memory stays there.
 """
 
+import gc
 import json
 import os
 import time
@@ -12,11 +13,13 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import trio
 
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.log.log import Log
+from moorage_daemon.program import COLLECT_AFTER
 from moorage_daemon.store.disk import made
 from moorage_daemon.store.files.store import open_files
 from moorage_daemon.store.memory import MemoryStore
@@ -25,6 +28,8 @@ from moorage_daemon.store.port import Change, Store, Stored
 from moorage_daemon.store.sqlite import open_sqlite
 from moorage_protocol.moorage import Mode
 from scripts.benchmark.figures import say, spread, timed
+from scripts.benchmark.starts import start_figures
+from scripts.benchmark.trim import trim_figures
 from scripts.benchmark.wire import Json
 
 
@@ -34,7 +39,9 @@ BODY = b'{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":
 MARK = "mark"  # a kind that says nothing to anybody
 MANY = 64
 LONG = 10_000  # entries
+LOADS = 5  # of all of them
 STORED = 10_000  # sessions
+TRIMMED = 64  # MiB of a session, half of which is removed
 
 Opening = Callable[[], AbstractAsyncContextManager[Store]]
 
@@ -47,15 +54,23 @@ def store_figures(work: Path, rounds: float) -> Json:
         "file": lambda path: open_files(made(path)),
         "sqlite": lambda path: open_sqlite(made(path).path / "sessions.db"),
     }
+    gc.set_threshold(COLLECT_AFTER, 20, 20)  # as the daemon does
     saves = max(50, int(500 * rounds))
     messages, stored = max(100, int(2000 * rounds)), max(500, int(STORED * rounds))
+    trimmed = max(4, int(TRIMMED * rounds))
     say("store: JSON files")
     peer = _json_figures(work / "json", saves, messages, stored)
     for name, opening in openings.items():
         say(f"store: {name}")
         opened = partial(opening, work / f"store-{name}")
         figures[name] = trio.run(_backend_figures, opened, name, saves, messages, stored)
+        if name != "memory":
+            say(f"store: {name}: a trim")
+            figures[name]["trim"] = trim_figures(opened, trimmed)
         figures[name]["vs_json_files"] = _ratios(figures[name], peer)
+    say("store: starts")
+    (work / "starts").mkdir()
+    figures["start_to_ready"] = start_figures(work / "starts", stored, max(2, int(7 * rounds)))
     counts: Json = {"saves": saves, "messages": messages, "stored_sessions": stored}
     return {**figures, "json_files": peer, "counts": counts}
 
@@ -108,7 +123,8 @@ async def _backend_figures(
         figures["commits_per_second_64"] = round(MANY * (saves // 4) / seconds)
         entries = tuple(_entry(seq) for seq in range(1, LONG + 1))
         await store.commit([Change("long", entries, _head("long"), create=True)])
-        figures["load_long_ms"] = round(await _read_all(store, "long") * 1e3, 2)
+        loads = [await _read_all(store, "long") for _ in range(LOADS)]
+        figures["load_long_ms"] = round(median(loads) * 1e3, 2)
         for start in range(0, stored, 500):
             names = [f"stored-{number}" for number in range(start, min(start + 500, stored))]
             await store.commit([Change(n, (_entry(1),), _head(n), create=True) for n in names])
@@ -217,7 +233,8 @@ def _json_figures(folder: Path, saves: int, messages: int, stored: int) -> Json:
     long = _Saved(folder / "long.json")
     long.messages = [BODY.decode()] * (LONG - 1)
     long.add()
-    figures["load_long_ms"] = round(timed(lambda: json.loads(long.path.read_text())) * 1e3, 2)
+    loads = [timed(lambda: json.loads(long.path.read_text())) for _ in range(LOADS)]
+    figures["load_long_ms"] = round(median(loads) * 1e3, 2)
     for number in range(stored):
         path = folder / f"stored-{number}.json"
         path.write_text(json.dumps({"id": path.stem, "messages": [BODY.decode()]}, indent=2))
