@@ -122,15 +122,18 @@ async def exported(client: Client, session_id: str) -> AsyncGenerator[bytes, Non
 
 
 async def imported(
-    client: Client, chunks: AsyncIterable[bytes], *, keep_id: bool = False
+    client: Client,
+    chunks: AsyncIterable[bytes],
+    *,
+    keep_id: bool = False,
+    keep_allowed: bool = False,
 ) -> Imported:
     """Bring a file in; nothing of it stays unless this returns.
 
     Raises `InvalidParams` that names the line at fault.
     """
-    begun = await client.call(
-        "_moorage/import/begin", ImportBeginParams(keep_id=keep_id), ImportBegun
-    )
+    wish = ImportBeginParams(keep_id=keep_id, keep_allowed=keep_allowed)
+    begun = await client.call("_moorage/import/begin", wish, ImportBegun)
     offset, waiting = 0, bytearray()
 
     async def send(data: bytes) -> int:

@@ -24,9 +24,13 @@ class ExportResult(Shape, frozen=True):
 
 
 class ImportBeginParams(Shape, frozen=True):
-    """`keep_id` asks for the session's own id, which must be free; else it gets a new one."""
+    """`keep_id` asks for the session's own id, which must be free; else it gets a new one.
+
+    `keep_allowed` takes over the rules by which its tools may act unasked: else none of them.
+    """
 
     keep_id: bool = False
+    keep_allowed: bool = False
 
 
 class ImportBegun(Shape, frozen=True):

@@ -121,6 +121,7 @@ ASK = Consent(allow=False, deny=False)
         ("export -o /f", Export(None, "/f")),
         ("import - --keep-id", Import("-", keep_id=True)),
         ("import /f", Import("/f", keep_id=False)),
+        ("import /f --keep-allowed", Import("/f", keep_id=False, keep_allowed=True)),
         ("status", Status()),
         ("store health", StoreHealth()),
         ("store check", StoreCheck()),

@@ -74,7 +74,9 @@ def import_(invocation: Invocation, command: Import, screen: Screen) -> Exit:
     async def work(client: Client) -> Exit:
         with _input(command) as file:
             async with aclosing(_chunks(file)) as chunks:
-                found = await records.imported(client, chunks, keep_id=command.keep_id)
+                found = await records.imported(
+                    client, chunks, keep_id=command.keep_id, keep_allowed=command.keep_allowed
+                )
         if invocation.json:
             screen.document(found)
         else:

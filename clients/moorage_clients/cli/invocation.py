@@ -172,6 +172,7 @@ class Import(Struct, frozen=True):
     file: str  # "-" stands for stdin
     keep_id: bool
     a3s: str | None = None  # a session of that layout, of which `file` is the directory
+    keep_allowed: bool = False
 
 
 class Status(Struct, frozen=True):

@@ -74,9 +74,10 @@ def _export(grammar: Grammar) -> None:
 def _import(grammar: Grammar) -> None:
     parser = grammar.command(
         "import", "make a session of a file that moorage export wrote, and print its id",
-        lambda found: Import(found.file, found.keep_id, found.a3s),
+        lambda found: Import(found.file, found.keep_id, found.a3s, found.keep_allowed),
         about="It is yours and has a new id. Nothing is overwritten, and nothing that the file "
-        "says was allowed is allowed here. A file that is wrong in any line leaves nothing.",
+        "says was allowed is allowed here, unless --keep-allowed is given. A file that is wrong in "
+        "any line leaves nothing.",
         examples=("moorage import k3f2.jsonl",
                   "ssh HOST moorage export k3f2 | moorage import -",
                   "moorage import ~/.a3s/sessions --a3s session-1"),
@@ -86,5 +87,10 @@ def _import(grammar: Grammar) -> None:
     offers(parser.add_argument("file", metavar="FILE", help="the file, - is stdin"), files)
     parser.add_argument("--keep-id", action="store_true",
                         help="keep the session's own id, if that is free")  # fmt: skip
+    parser.add_argument(
+        "--keep-allowed",
+        action="store_true",
+        help="take over its rules by which tools may act unasked",
+    )
     parser.add_argument("--a3s", metavar="ID",
                         help="FILE is a directory as a3s left it: that session of it")  # fmt: skip

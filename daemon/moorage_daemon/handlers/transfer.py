@@ -53,7 +53,11 @@ def begin(desk: Desk, peer: Peer, params: ImportBeginParams) -> Answer:
     if desk.sessions.committer.low:
         raise StorageError
     importer = Importer(
-        identity.principal.name, identity.tui, keep_id=params.keep_id, agent=desk.default_agent
+        identity.principal.name,
+        identity.tui,
+        keep_id=params.keep_id,
+        keep_allowed=params.keep_allowed,
+        agent=desk.default_agent,
     )
     import_id = desk.imports.begin(identity.connection, partial(Intake, importer=importer))
     return Now(ImportBegun(import_id=import_id, max_part=MAX_PART))

@@ -35,6 +35,7 @@ from moorage_daemon.store.model import (
     VerdictBody,
     encode_body,
 )
+from moorage_daemon.transfer.a3s_permissions import A3sPolicy, mapped
 from moorage_daemon.transfer.arriving import Arriving
 from moorage_daemon.transfer.checking import check_body, is_directory
 from moorage_daemon.transfer.landing import Landing
@@ -128,7 +129,7 @@ class _Config(Struct):
     auto_compact_threshold: Fraction = 0.80
     queue_config: Raw = NULL
     confirmation_policy: _Policy | None = None
-    permission_policy: Raw = NULL
+    permission_policy: A3sPolicy | None = None
     security_config: Raw = NULL
     planning_mode: str = "auto"
     goal_tracking: bool = False
@@ -249,12 +250,21 @@ class _Line(Struct):
 class A3sReading:
     """The lines of one session of that layout."""
 
-    def __init__(self, sessions: Sessions, line: bytes, *, principal: str, owner: str, agent: str):
+    def __init__(
+        self,
+        sessions: Sessions,
+        line: bytes,
+        *,
+        principal: str,
+        owner: str,
+        agent: str,
+        keep_allowed: bool = False,
+    ):
         first = read(line, _First)
         self._document = document = read(bytes(first.document), _Document)
         if document.state not in LIVES:
             raise BadLine(f"document.state is {document.state[:32]!r}: that says nothing")
-        self._owner = owner
+        self._owner, self._keep_allowed = owner, keep_allowed
         self._lines = 1
         self._generation = 0
         self._is_open = False
@@ -281,8 +291,6 @@ class A3sReading:
         found, config = self._document, self._document.config
         window = found.context_usage.max_tokens
         model = found.llm_config.model if found.llm_config is not None else found.model_name
-        if bytes(config.permission_policy) != b"null":
-            self._notes.append("left behind: the permission policy; set it again")
         if config.system_prompt is not None and len(config.system_prompt) > MAX_PROMPT:
             self._notes.append(f"the system prompt was cut at {MAX_PROMPT} characters")
         return Head(
@@ -321,6 +329,9 @@ class A3sReading:
             confirmation=Confirmation(timeout_seconds=seconds / 1000 if seconds else None)
             if policy is not None
             else None,
+            permissions=None
+            if config.permission_policy is None
+            else mapped(config.permission_policy, allowing=self._keep_allowed, notes=self._notes),
             planning_mode=PlanningMode(planning)
             if planning in [*PlanningMode]
             else PlanningMode.AUTO,

@@ -83,7 +83,6 @@ OF_A_TURN = {
     Kind.ASK,
     Kind.ANSWER,
     Kind.INTENT,
-    Kind.RESULT,
     Kind.COMPACTION,
     Kind.VERDICT,
 }
@@ -226,10 +225,11 @@ def is_directory(path: str) -> bool:
     return path.startswith("/") and "\0" not in path and len(path.encode()) <= MAX_PATH
 
 
-def taken_over(head: Head, notes: list[str]) -> Head:
+def taken_over(head: Head, notes: list[str], *, keep_allowed: bool = False) -> Head:
     """The head without what only its owner could have said; `notes` gets what was left behind.
 
-    The grant stays, so that nothing may do more in a copy than where it came from.
+    Rules that allow stay where whoever brings it says so. The grant stays, so that nothing may do
+    more in a copy than where it came from.
     """
     changes: dict[str, object] = {
         "environment": None,
@@ -242,7 +242,7 @@ def taken_over(head: Head, notes: list[str]) -> Head:
         "schema": SCHEMA,
         "config": replace(
             head.config,
-            permissions=_narrowed(head.config.permissions),
+            permissions=_narrowed(head.config.permissions, keep_allowed=keep_allowed),
             confirmation=_rejecting(head.config.confirmation),
         ),
     }
@@ -261,12 +261,13 @@ def taken_over(head: Head, notes: list[str]) -> Head:
     return taken
 
 
-def _narrowed(permissions: Permissions | None) -> Permissions | None:
+def _narrowed(permissions: Permissions | None, *, keep_allowed: bool) -> Permissions | None:
     if permissions is None:
         return None
     may = permissions.default is PermissionDefault.ALLOW
     default = PermissionDefault.ASK if may else permissions.default
-    return Permissions(deny=permissions.deny, ask=permissions.ask, default=default)
+    allow = permissions.allow if keep_allowed else ()
+    return Permissions(deny=permissions.deny, allow=allow, ask=permissions.ask, default=default)
 
 
 def _rejecting(confirmation: Confirmation | None) -> Confirmation | None:

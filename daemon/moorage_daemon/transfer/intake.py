@@ -42,11 +42,12 @@ BREATH = 64  # lines after which others run: some 500 µs
 
 @dataclass(frozen=True)
 class Importer:
-    """Who brings a file, and whether the session is to keep its id."""
+    """Who brings a file, and whether the session keeps its id and the rules that allow calls."""
 
     principal: str
     owner: str
     keep_id: bool = False
+    keep_allowed: bool = False
     agent: str = ""  # who answers in a session that names no agent of ours
 
 
@@ -120,7 +121,12 @@ class Intake:
             if who.keep_id:
                 raise BadLine("its id is none of moorage's: import it under a new one")
             self._reading = A3sReading(
-                self.sessions, line, principal=who.principal, owner=who.owner, agent=who.agent
+                self.sessions,
+                line,
+                principal=who.principal,
+                owner=who.owner,
+                agent=who.agent,
+                keep_allowed=who.keep_allowed,
             )
             return None
         if first.moorage != "session":
@@ -176,7 +182,8 @@ class _OwnReading:
         self.landing = Landing(intake.sessions, self._head(intake))
 
     def _head(self, intake: Intake) -> Head:
-        taken, importer = taken_over(self._said, self._notes), intake.importer
+        importer = intake.importer
+        taken = taken_over(self._said, self._notes, keep_allowed=importer.keep_allowed)
         session = claimed_id(taken.id, intake.is_taken) if importer.keep_id else new_id()
         return replace(taken, id=session, principal=importer.principal, owner=importer.owner)
 

@@ -15,7 +15,7 @@ from moorage_protocol.moorage import Cause, Outcome, TokenUsage
 from moorage_protocol.views import CheckStatus, ReportsResult, TracesResult, UsageResult
 from tests.daemon.harness import Daemon, simulated
 from tests.daemon.test_artifacts import content, rows
-from tests.daemon.transfer.files import imported
+from tests.daemon.transfer.files import exported, imported
 from tests.daemon.twin import Client, Json
 
 
@@ -152,6 +152,7 @@ async def test_every_part_has_its_place(daemon: Daemon, client: Client, tmp_path
         "autoCompactThreshold": 0.8,
         "lanes": {},
         "confirmation": {"timeoutSeconds": 30.0},
+        "permissions": {},
         "planningMode": "enabled",
         "goalTracking": True,
         "thinking": {"budgetTokens": 4096},
@@ -185,7 +186,9 @@ async def test_every_part_has_its_place(daemon: Daemon, client: Client, tmp_path
     ]
     await client.load(session)
     assert client.text(session) == "Hi there!"
-    assert result.notes == ["left behind: the permission policy; set it again"]
+    assert result.notes == [
+        "permissions: allow Bash(cargo:*): left behind, as nobody here has allowed it"
+    ]
 
 
 async def test_what_has_no_place_is_kept_and_keys_are_not(
@@ -208,6 +211,29 @@ async def test_what_has_no_place_is_kept_and_keys_are_not(
     assert [entry["block"]["id"] for entry in kept if "block" in entry] == ["t1"]
     assert len([entry for entry in kept if "event" in entry]) == 2
     assert not any(b"canary" in entry.body for entry in await daemon.log(session))
+
+
+async def test_rules_that_allow_are_taken_over_where_whoever_brings_them_says_so(
+    daemon: Daemon, client: Client, tmp_path: Path
+) -> None:
+    file = b"".join(a3s.lines(laid_out(tmp_path), "session/a"))
+
+    session = (await imported(client, file, keepAllowed=True)).session_id
+    again = (await imported(client, await exported(client, session))).session_id
+    kept = await imported(client, await exported(client, session), keepAllowed=True)
+
+    def allowed(session: str) -> tuple[str, ...]:
+        head = daemon.sessions.head(session)
+        assert head is not None
+        assert head.config.permissions is not None
+        return head.config.permissions.allow
+
+    assert [allowed(s) for s in (session, again, kept.session_id)] == [
+        ("Bash(cargo:*)",),
+        (),
+        ("Bash(cargo:*)",),
+    ]
+    assert kept.notes == []
 
 
 NONSENSE: list[tuple[Json, str]] = [
