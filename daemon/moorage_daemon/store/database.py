@@ -15,7 +15,7 @@ import apsw
 
 from moorage_daemon.store.connection import Connection, store_error
 from moorage_daemon.store.disk import disk_error
-from moorage_daemon.store.migrations import INCREMENTAL, migrate, stored_shape
+from moorage_daemon.store.migrations import INCREMENTAL, has_tables, migrate, stored_shape
 from moorage_daemon.store.port import StoreBroken, StoreError
 
 
@@ -26,11 +26,14 @@ WAL_KEPT = 16 * 2**20  # bytes; a WAL that a burst made longer is cut back to th
 def claim(path: Path) -> Path:
     """Create the file if it is missing, for its owner alone; return its real path.
 
+    Raises `StoreBroken` for a file of something else, and leaves it as it is.
+
     Only to be called while this process has no connection to it: closing any descriptor of a
     file drops all POSIX locks on it.
     """
     try:
         path = path.parent.resolve(strict=True) / path.name
+        _must_be_ours(path)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -43,12 +46,38 @@ def claim(path: Path) -> Path:
     return path
 
 
+def _must_be_ours(path: Path) -> None:
+    """Raise `StoreBroken` if the file is of something else; touches nothing, beside it neither.
+
+    Only the names of its tables tell: they come all at once, and what a crash left of the rest is
+    for its write-ahead log to mend, of which nothing is read here.
+    """
+    if not path.exists() or path.is_symlink() or path.stat().st_size == 0:
+        return
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    try:
+        connection = apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)
+        try:
+            is_ours = has_tables(cast("Connection", connection)) is not False
+        finally:
+            connection.close()
+    except apsw.NotADBError as error:
+        raise StoreBroken(f"{path} is of something else: it is not a database") from error
+    except apsw.Error:
+        return  # whoever opens it to read and write says why it cannot be
+    if not is_ours:
+        raise StoreBroken(f"{path} is a database of something else")
+
+
 def lock(path: Path) -> int:
     """Make the file this process's own, by the kernel's lock on one beside it; a descriptor.
 
-    Whoever closes it gives the file up. Raises `StoreBroken` if another process has it.
+    Whoever closes it gives the file up. Raises `StoreBroken` if another process has it, or if it
+    is a file of something else.
     """
     beside = path.with_name(f"{path.name}-lock")
+    if not beside.exists():
+        _must_be_ours(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(beside, flags, 0o600)

@@ -80,16 +80,22 @@ def migrate(connection: Connection, stored: int, steps: Sequence[Step] = MIGRATI
         stored = stop
 
 
+def has_tables(connection: Connection) -> bool | None:
+    """Whether the file has the tables of ours; None if it has none at all."""
+    tables = {name for (name,) in connection.execute("select name from sqlite_schema")}
+    return {"meta", "session", "entry"} <= tables if tables else None
+
+
 def stored_shape(connection: Connection) -> int:
     """The number of steps that the file has seen, 0 for an empty one.
 
     Raises `StoreBroken` for a file that is none of ours or of a newer version.
     """
-    tables = {name for (name,) in connection.execute("select name from sqlite_schema")}
-    if not tables:
+    is_ours = has_tables(connection)
+    if is_ours is None:
         return 0
     stored: object = None
-    if {"meta", "session", "entry"} <= tables:
+    if is_ours:
         stored = connection.execute("select value from meta where key = 'schema'").get
     if not isinstance(stored, int):
         raise StoreBroken(f"{connection.filename} is a database of something else")

@@ -189,21 +189,43 @@ async def test_a_file_of_something_else_is_refused_and_left_alone(
     path: Path, content: bytes, why: str
 ) -> None:
     path.write_bytes(content)
+    path.chmod(0o644)
 
     reason = await refused(path)
 
     assert why in reason
     assert str(path) in reason
-    assert path.read_bytes() == content
+    assert left_there(path) == {path.name: (0o644, content)}
 
 
-async def test_a_database_of_something_else_is_refused_and_left_alone(path: Path) -> None:
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+async def test_a_database_of_something_else_is_refused_and_left_alone(
+    path: Path, mode: str
+) -> None:
     with by_hand(path) as database:
+        database.execute(f"pragma journal_mode = {mode}")
         database.execute("create table session (cookie text)")
-    content = path.read_bytes()
+    path.chmod(0o644)
+    there = left_there(path)
 
     assert "something else" in await refused(path)
-    assert path.read_bytes() == content
+    assert left_there(path) == there
+    assert there[path.name][0] == 0o644
+
+
+def left_there(path: Path) -> dict[str, tuple[int, bytes]]:
+    """The files beside that one, with their modes."""
+    files = list(path.parent.iterdir())
+    return {file.name: (file.stat().st_mode & 0o777, file.read_bytes()) for file in files}
+
+
+async def test_a_file_of_ours_without_its_lock_is_opened(path: Path) -> None:
+    async with open_sqlite(path) as store:
+        await store.commit([creation("s1", 1)])
+    path.with_name("sessions.db-lock").unlink()
+
+    async with open_sqlite(path) as store:
+        assert await store.tip("s1") == 1
 
 
 async def test_a_missing_directory_and_a_directory_as_file_are_refused(tmp_path: Path) -> None:
