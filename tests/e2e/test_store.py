@@ -88,7 +88,7 @@ async def test_a_session_that_cannot_be_read_is_listed_and_can_be_deleted(
 ) -> None:
     with running(state_dir, "--config", str(config)) as daemon:
         async with connect(daemon.unix) as client:
-            sound, damaged = await client.new(), await client.new()
+            sound, damaged, doomed = [await client.new() for _ in range(3)]
         assert daemon.stop() == 0
     journals = (state_dir / "store" / "sessions").iterdir()
     [journal] = [file for file in journals if damaged in file.read_text().split("\n")[0]]
@@ -104,6 +104,8 @@ async def test_a_session_that_cannot_be_read_is_listed_and_can_be_deleted(
         _, as_json = await trio.to_thread.run_sync(run, "ls", "--json")
         _, status = await trio.to_thread.run_sync(run, "status")
         _, doctor = await trio.to_thread.run_sync(run, "doctor", "--json")
+        killed = await trio.to_thread.run_sync(run, "kill", doomed, damaged[:8])
+        killed_json = await trio.to_thread.run_sync(run, "kill", "--json", damaged)
         unasked = await trio.to_thread.run_sync(run, "delete", damaged)
         unknown = await trio.to_thread.run_sync(run, "delete", "--yes", damaged, "nobody")
         _, untouched = await trio.to_thread.run_sync(run, "ls")
@@ -120,6 +122,11 @@ async def test_a_session_that_cannot_be_read_is_listed_and_can_be_deleted(
     [store_found] = [f for f in json.loads(doctor)["findings"] if f["name"] == "store"]
     assert store_found["state"] == "weak"
     assert store_found["said"] == "1 session in file cannot be read"
+    assert killed == (Exit.FAILED, f"{doomed}: killed\n")
+    assert killed_json[0] == Exit.FAILED
+    assert json.loads(killed_json[1])["sessions"] == [
+        {"sessionId": damaged, "killed": False, "damaged": True}
+    ]
     assert (unasked[0], unknown[0]) == (Exit.USAGE, Exit.NO_SESSION)
     assert line in untouched
     assert removed == (Exit.OK, f"{damaged}: removed\n")

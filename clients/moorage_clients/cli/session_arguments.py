@@ -225,7 +225,8 @@ def _resume(grammar: Grammar) -> None:
 def _kill(grammar: Grammar) -> None:
     parser = grammar.command(
         "kill", "end sessions for ever, with every process of them", _build_kill,
-        about="It needs neither the agent nor a client nor free disk. The log can still be read.",
+        about="It needs neither the agent nor a client nor free disk. The log can still be read. "
+        "Nothing runs of a session that ls calls damaged: it is no kill's, but delete removes it.",
         examples=("moorage kill k3f2 --reason 'runs in circles'", "moorage kill --all"),
         exits=(*WITH_DAEMON, Exit.NO_SESSION),
     )  # fmt: skip

@@ -239,26 +239,54 @@ def cancel(invocation: Invocation, command: Cancel, screen: Screen) -> Exit:
 
 
 def kill(invocation: Invocation, command: Kill, screen: Screen) -> Exit:
-    """End sessions; the first that is unknown stops nothing of the others."""
+    """End sessions; one that is unknown stops all, one that cannot be read none of the others."""
 
     async def work(client: Client) -> Exit:
         listed = await client.sessions()
-        if command.everything:
-            chosen = [session.session_id for session in listed if not is_killed(session)]
-        else:
-            chosen = [matching(given, listed, killed=True) for given in command.sessions]
+        chosen = [session.session_id for session in listed if not is_killed(session)]
+        unread: list[str] = []
+        if not command.everything:
+            unread = await _unread(client, command.sessions, listed)
+            readable = [given for given in command.sessions if not _begins(given, unread)]
+            chosen = [matching(given, listed, killed=True) for given in readable]
         killed: list[tuple[str, KillResult]] = []
         for session in dict.fromkeys(chosen):
             killed.append((session, await client.kill(session, command.reason)))
             if not invocation.json:
                 screen.say(_kill_line(*killed[-1]) + "\n")
         if invocation.json:
-            screen.document({"sessions": [
-                {"sessionId": session, **msgspec.to_builtins(result)} for session, result in killed
-            ]})  # fmt: skip
+            told = [{"sessionId": session, **msgspec.to_builtins(r)} for session, r in killed]
+            told += [{"sessionId": session, "killed": False, "damaged": True} for session in unread]
+            screen.document({"sessions": told})
+            return Exit.FAILED if unread else Exit.OK
+        if unread:
+            raise Failure(Exit.FAILED, _unread_line(unread), "moorage delete removes it.")
         return Exit.OK
 
     return run_with_client(invocation, work)
+
+
+async def _unread(
+    client: Client, wanted: Sequence[str], listed: Sequence[SessionInfo]
+) -> list[str]:
+    """Those of the wanted sessions that are none of the listed, as they cannot be read."""
+    known = [session.session_id for session in listed]
+    missing = [given for given in wanted if given and not _begins(given, known)]
+    if not missing:
+        return []
+    damaged = [SessionInfo(row.session_id, cwd="") for row in (await client.live()).damaged]
+    ids = [row.session_id for row in damaged]
+    found = [matching(given, damaged, killed=True) for given in missing if _begins(given, ids)]
+    return list(dict.fromkeys(found))
+
+
+def _begins(given: str, ids: Sequence[str]) -> bool:
+    return any(session.startswith(given) for session in ids)
+
+
+def _unread_line(sessions: Sequence[str]) -> str:
+    named = ", ".join(one_line(session, 200) for session in sessions)
+    return f"{named} cannot be read: nothing of it runs, and no kill of it can be recorded."
 
 
 def _kill_line(session: str, result: KillResult) -> str:
