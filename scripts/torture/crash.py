@@ -1,12 +1,13 @@
 """Kills the daemon in mid-turn with SIGKILL, and compares what clients saw with what is left.
 
 Each round several sessions are at work: two stream, one of them with prompts queued, one runs a
-command, one takes short turns. The database is read while the next daemon stands right before its
-ready line. Now and then that daemon is killed in its recovery first.
+command, one takes short turns. What is stored is read while the next daemon stands right before its
+ready line. Now and then that daemon is killed in its recovery first. First all rounds have the
+database, then as many the store of files.
 """
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from scripts.torture.daemon import Daemon, complaints, start_daemon
 from scripts.torture.ledger import Json, Ledger
 from scripts.torture.leftovers import marked, until_gone
 from scripts.torture.report import Program, Report, run, spread
-from scripts.torture.stored import StoredSession, read_database
+from scripts.torture.stored import StoredSession, read_database, read_files
 from scripts.torture.wire import Carrier, Gone
 
 
@@ -30,7 +31,8 @@ READY = 1.0  # seconds from the start of a daemon to its ready line
 ANSWER = 5.0  # seconds for a turn of one word after the restart
 RECOVERY_KILLS = 0.2  # of the rounds: the next daemon is killed too, before it is ready
 MOST_RECOVERY = 0.25  # seconds until that
-MEMORY_STORE = 'store = "memory:"\n'
+Stored = dict[str, StoredSession]
+STORES: dict[str, Callable[[Path], Stored]] = {"sqlite": read_database, "file": read_files}
 
 
 @dataclass(eq=False)
@@ -100,7 +102,7 @@ async def _short_turns(client: Client, session: str, answers: list[Pending]) -> 
 # ---- what has to hold
 
 
-def judge(work: Work, stored: dict[str, StoredSession]) -> list[str]:
+def judge(work: Work, stored: Stored) -> list[str]:
     """What is wrong with the log of one round, as it was found before the ready line."""
     wrong: list[str] = []
     for session in work.sessions:
@@ -139,7 +141,7 @@ def _judge_answers(work: Work, found: StoredSession) -> list[str]:
     return wrong
 
 
-def cut_turns(work: Work, stored: dict[str, StoredSession]) -> int:
+def cut_turns(work: Work, stored: Stored) -> int:
     """How many turns of the round the restart has ended."""
     mine = [stored[session] for session in work.sessions if session in stored]
     return sum(v.get("cause") == "daemon_restart" for found in mine for v in found.verdicts)
@@ -148,18 +150,23 @@ def cut_turns(work: Work, stored: dict[str, StoredSession]) -> int:
 # ---- after the restart
 
 
+def settings(store: str) -> str:
+    """The daemon's, with that store."""
+    return f'store = "{store}:"\n'
+
+
 async def restart(
-    report: Report, state: Path, settings: str = ""
-) -> tuple[Daemon, dict[str, StoredSession], float]:
-    """The next daemon, the database as it was before its ready line, and when that was read."""
+    report: Report, state: Path, store: str, read: Callable[[Path], Stored]
+) -> tuple[Daemon, Stored, float]:
+    """The next daemon, what was stored before its ready line, and when that was read."""
     if report.random.random() < RECOVERY_KILLS:
-        doomed = await start_daemon(state, settings, gagged=True)
+        doomed = await start_daemon(state, settings(store), gagged=True)
         await trio.sleep(report.random.uniform(0, MOST_RECOVERY))
         await doomed.kill()
-    starting = await start_daemon(state, settings, gagged=True)
+    starting = await start_daemon(state, settings(store), gagged=True)
     await starting.until_published()
     published = trio.current_time()
-    stored, at = read_database(state), time.time()
+    stored, at = read(state), time.time()
     aside = trio.current_time() - published
     return await starting.ready(aside=aside), stored, at
 
@@ -198,20 +205,26 @@ class Crashes:
     """The rounds, and what is measured in them."""
 
     report: Report
-    state: Path
+    store: str
     ready: list[float] = field(default_factory=list[float])
     gone: list[float] = field(default_factory=list[float])
     cut: int = 0
     seen: int = 0
     past: list[Work] = field(default_factory=list[Work])
 
+    @property
+    def state(self) -> Path:
+        """The state directory."""
+        return self.report.work / self.store
+
     async def run(self) -> None:
         """All rounds, and in the end every session once more."""
-        daemon = await (await start_daemon(self.state)).ready()
+        daemon = await (await start_daemon(self.state, settings(self.store))).ready()
         for number in range(1, self.report.rounds + 1):
             daemon = await self._round(daemon)
             self.report.say(
-                f"{number} kills, {self.cut} turns cut, ready in {self.ready[-1]:.2f} s"
+                f"{self.store}: {number} kills, {self.cut} turns cut, "
+                f"ready in {self.ready[-1]:.2f} s"
             )
         await self._look_back(daemon)
         await daemon.kill()
@@ -223,7 +236,8 @@ class Crashes:
         (left,) = await until_gone([work.marker], killed)
         self.gone.append(left.took)
         self.report.check(not left.pids, f"{len(left.pids)} processes of a tool are left")
-        daemon, stored, at = await restart(self.report, self.state)
+        read = STORES[self.store]
+        daemon, stored, at = await restart(self.report, self.state, self.store, read)
         self.ready.append(daemon.ready_seconds)
         late = daemon.ready_seconds > READY
         self.report.check(not late, f"ready only after {daemon.ready_seconds:.2f} s")
@@ -233,14 +247,14 @@ class Crashes:
         self.seen += sum(len(ledger.told) for found in work.ledgers for ledger in found.values())
         self.report.check(cut_turns(work, stored) > 0, "no turn was cut: nothing was shown")
         if self.report.rounds and not self.past:
-            broken_logs(self.report, work, stored)
+            broken_logs(self.report, self.store, work, stored)
         await go_on(self.report, daemon, work, at)
         self.past.append(work)
         return daemon
 
     async def _look_back(self, daemon: Daemon) -> None:
         """What was told in any round is still there after all of them."""
-        stored = read_database(daemon.state)
+        stored = STORES[self.store](daemon.state)
         for work in self.past:
             for session in work.sessions:
                 for told in work.told(session):
@@ -261,18 +275,18 @@ async def work_and_kill(report: Report, daemon: Daemon) -> tuple[Work, float]:
 # ---- control arms
 
 
-def broken_logs(report: Report, work: Work, stored: dict[str, StoredSession]) -> None:
+def broken_logs(report: Report, store: str, work: Work, stored: Stored) -> None:
     """The same judgement on logs in which something is missing or twice."""
     session = work.sessions[0]
     found = stored[session]
     verdict = found.verdicts.pop()
-    report.control("a turn without a verdict", judge(work, stored))
+    report.control(f"{store}: a turn without a verdict", judge(work, stored))
     found.verdicts.extend([verdict, verdict])
-    report.control("a turn with two verdicts", judge(work, stored))
+    report.control(f"{store}: a turn with two verdicts", judge(work, stored))
     found.verdicts.pop()
     seq = work.told(session)[0].last
     kept = found.log.told.pop(seq)
-    report.control("a told entry that is lost", judge(work, stored))
+    report.control(f"{store}: a told entry that is lost", judge(work, stored))
     found.log.told[seq] = kept
     assert not judge(work, stored) or report.violations
 
@@ -280,9 +294,9 @@ def broken_logs(report: Report, work: Work, stored: dict[str, StoredSession]) ->
 async def memory_store(report: Report) -> None:
     """A daemon that keeps its sessions in memory loses them, and that has to show."""
     state = report.work / "memory"
-    daemon = await (await start_daemon(state, MEMORY_STORE)).ready()
+    daemon = await (await start_daemon(state, settings("memory"))).ready()
     work, _ = await work_and_kill(report, daemon)
-    daemon, stored, _ = await restart(report, state, MEMORY_STORE)
+    daemon, stored, _ = await restart(report, state, "memory", read_database)
     report.control("a store in memory", judge(work, stored))
     async with open_client(daemon.address, Carrier.UNIX) as client:
         try:
@@ -294,14 +308,18 @@ async def memory_store(report: Report) -> None:
 
 async def torture(report: Report) -> None:
     """Kill, and kill again."""
-    crashes = Crashes(report, report.work / "state")
-    await crashes.run()
+    for store in STORES:
+        crashes = Crashes(report, store)
+        await crashes.run()
+        report.figures[store] = {
+            "kills": len(crashes.past),
+            "turns_cut": crashes.cut,
+            "rounds_with_a_tool": sum(work.tools > 0 for work in crashes.past),
+            "entries_seen": crashes.seen,
+            "start_to_ready": spread(crashes.ready),
+            "kill_to_no_process": spread(crashes.gone),
+        }
     await memory_store(report)
-    report.figures["turns_cut"] = crashes.cut
-    report.figures["rounds_with_a_tool"] = sum(work.tools > 0 for work in crashes.past)
-    report.figures["entries_seen"] = crashes.seen
-    report.figures["start_to_ready"] = spread(crashes.ready)
-    report.figures["kill_to_no_process"] = spread(crashes.gone)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,22 @@
 """The log as it lies on the disk, read past the daemon and with another SQLite than its own."""
 
 import json
+import re
 import sqlite3
+import zlib
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from moorage_daemon.store.files.journal import name_of
 from scripts.torture.ledger import Json, Ledger
 
 
 ENTRIES = "select seq, at, generation, kind, body from entry where session = ? order by seq"
+_FRAME = re.compile(rb"([0-9a-f]{8}) [0-9a-f]{8} ")  # before its JSON: a checksum and a length
 UPDATES = frozenset({"message", "tool", "plan", "update"})  # their bodies are session updates
 
 
@@ -46,12 +53,63 @@ def read_database(state: Path) -> dict[str, StoredSession]:
 
 def read_journals(state: Path) -> dict[str, StoredSession]:
     """The same of a store of files whose daemon has ended in peace: then all is in the journals."""
-    found = (_journal(path) for path in (state / "store" / "sessions").glob("*.journal"))
+    found = (_journal(path.read_bytes()) for path in _journals(state))
     return {session.log.session: session for session in found}
 
 
-def _journal(path: Path) -> StoredSession:
-    lines = path.read_bytes().splitlines()
+def read_files(state: Path) -> dict[str, StoredSession]:
+    """The same of a store of files as a daemon has just opened it: what is in the log of commits
+    stands in its journals from the bytes on that it names, whatever is there by now.
+
+    The log is read first: what the daemon moves meanwhile is in both.
+    """
+    while True:
+        try:
+            commits = list(_commits(state / "store"))
+            contents = {path.name: path.read_bytes() for path in _journals(state)}
+            break
+        except FileNotFoundError:
+            continue  # a segment was given up in this moment
+    for commit in commits:
+        for session, _, at, pieces in commit.puts:
+            lines = b"".join(b"%18b%b\n" % (b"", bytes(piece)) for piece in pieces)
+            name = name_of(session)
+            contents[name] = contents.get(name, b"")[:at] + lines
+        for name in commit.removes:
+            contents.pop(name, None)
+    found = [_journal(content) for content in contents.values()]
+    return {session.log.session: session for session in found}
+
+
+class _Commit(msgspec.Struct):
+    epoch: int
+    puts: list[tuple[str, int, int, list[msgspec.Raw]]] = []
+    removes: list[str] = []
+
+
+def _commits(store: Path) -> Iterator[_Commit]:
+    """The commits that are not in the journals for sure, in order."""
+    epochs = sorted(int(path.suffix[1:]) for path in store.glob("commits.*") if _is_segment(path))
+    for epoch in epochs:
+        for line in (store / f"commits.{epoch}").read_bytes().split(b"\n"):
+            found = _FRAME.match(line)
+            if found is None or zlib.crc32(line[9:]) != int(found[1], 16):
+                break  # what an earlier use of the file left, or nothing
+            commit = msgspec.json.decode(line[found.end() :], type=_Commit)
+            if commit.epoch == epoch:
+                yield commit
+
+
+def _is_segment(path: Path) -> bool:
+    return path.suffix[1:].isdigit() and path.stem == "commits"
+
+
+def _journals(state: Path) -> Iterator[Path]:
+    return (state / "store" / "sessions").glob("*.journal")
+
+
+def _journal(content: bytes) -> StoredSession:
+    lines = content.splitlines()
     frames: list[Json] = [json.loads(line[line.index(b"{") :]) for line in lines]
     said: Json = next(frame["head"] for frame in reversed(frames) if frame.get("head"))
     log, verdicts = Ledger(said["id"]), list[Json]()
