@@ -600,6 +600,17 @@ async def test_drafts_of_a_process_that_died_over_them_are_removed(path: Path) -
     assert not list(path.rglob("*.new"))
 
 
+async def test_one_spare_segment_is_kept_however_many_a_crash_brought_back(path: Path) -> None:
+    await settled(path)
+    for epoch in (1, 3):
+        (path / f"commits.{epoch}.spare").write_bytes(bytes(SMALL))
+
+    async with opened(path) as store:
+        assert await store.tip("s1") == 1
+
+    assert len(list(path.glob("commits.*"))) == 1
+
+
 # ---- looking through everything
 
 

@@ -83,6 +83,8 @@ class CommitLog:
         self._sweep()
         self._sealed, spares = self._found()
         for spare in spares:
+            if self._spare is not None:
+                self._disk.remove(_spare_name(self._spare))  # a crash brought its name back
             self._spare = spare
         self._last = max([*self._sealed, *spares], default=0)
         self._payloads = []
