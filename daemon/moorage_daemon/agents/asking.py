@@ -1,13 +1,16 @@
 """What asking a model takes: how much it may be told, and what an answer counts as."""
 
 from moorage_daemon.agents.port import ModelCall
+from moorage_daemon.grants.holds import Wish
 from moorage_daemon.provider_settings import ProviderSettings
-from moorage_daemon.providers.port import Finished
+from moorage_daemon.providers.port import Finished, Request
 from moorage_protocol.config import SessionConfig
 from moorage_protocol.moorage import TokenUsage
 
 
 HISTORY = 200_000  # characters of earlier turns where nobody said what the model takes
+BYTES_A_TOKEN = 4  # about as many in any language: the letters of most others have several
+TOKENS_A_MESSAGE = 4  # for who speaks, and where it ends
 CHARACTERS_A_TOKEN = 2  # between 4 of English and 1 of Chinese: rather too little history
 
 
@@ -20,6 +23,16 @@ def window_of(settings: ProviderSettings, config: SessionConfig) -> int | None:
 def room_in(window: int | None) -> int:
     """Characters of what is asked, earlier turns and all."""
     return HISTORY if window is None else window * CHARACTERS_A_TOKEN
+
+
+def wish_of(request: Request, settings: ProviderSettings) -> Wish:
+    """What asking takes, more or less: models count tokens each in their own way."""
+    told = sum(len(message.text.encode(errors="replace")) for message in request.messages)
+    asked = -(-told // BYTES_A_TOKEN) + TOKENS_A_MESSAGE * len(request.messages)
+    price = settings.prices.get(request.model)
+    if price is None:
+        return Wish(asked)
+    return Wish(asked, price.micros(asked=asked, cached=0, answered=0), price.output)
 
 
 def call_of(

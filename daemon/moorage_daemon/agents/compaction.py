@@ -5,6 +5,7 @@ It is made before a turn and changes nothing unless it is there and durable: whe
 one that is of use, that is put on record and the turn goes on with what there was.
 """
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from moorage_daemon.agents.asking import CHARACTERS_A_TOKEN, call_of, window_of
+from moorage_daemon.agents.asking import CHARACTERS_A_TOKEN, call_of, window_of, wish_of
 from moorage_daemon.agents.port import Compaction, Exchange, ModelCall, Past, Stage
 from moorage_daemon.providers.failures import ProviderFailed
 from moorage_daemon.providers.port import (
@@ -110,6 +111,8 @@ async def _summary(
     upto = older[-1].generation
     told = [Message(Role.SYSTEM, INSTRUCTION.format(words=most // CHARACTERS_A_WORD))]
     request = Request(teller.model, [*told, Message(Role.USER, _written(past, older))])
+    most_tokens = await stage.begin_answer(wish_of(request, teller.provider.settings))
+    request = dataclasses.replace(request, max_tokens=most_tokens)
     text, end = "", None
     try:
         async with teller.provider.stream(request) as pieces:
@@ -124,6 +127,8 @@ async def _summary(
                     case _:
                         assert_never(piece)
     except ProviderFailed as failure:
+        if not text:
+            stage.drop_answer()
         return _in_vain(upto, failure.code, str(failure)), None
     assert end is not None, "an answer has an end"
     call = call_of(teller.name, teller.model, end, teller.provider.settings, stage.config)

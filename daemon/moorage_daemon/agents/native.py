@@ -6,12 +6,12 @@ a park, a restart or a load knows what one before it would have known.
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import trio
 
-from moorage_daemon.agents.asking import call_of, room_in, window_of
+from moorage_daemon.agents.asking import call_of, room_in, window_of, wish_of
 from moorage_daemon.agents.compaction import Teller, as_told, compacted
 from moorage_daemon.agents.port import AgentFailed, Exchange, Prompt, Stage
 from moorage_daemon.providers.failures import ProviderFailed
@@ -52,12 +52,15 @@ class NativeAgent:
         request = await _request(teller, prompt, stage)
         patience = Patience(settings.retry_seconds)
         while True:
-            answer = await _listen(provider, request, stage)
+            most = await stage.begin_answer(wish_of(request, settings))
+            answer = await _listen(provider, replace(request, max_tokens=most), stage)
             if isinstance(answer.end, Finished):
                 call = call_of(name, request.model, answer.end, settings, stage.config)
                 if call is not None:
                     await stage.tell_usage(call)
                 return _reason(answer.end)
+            if not answer.has_begun:
+                stage.drop_answer()
             wait = None if answer.has_begun else patience.wait_after(answer.end)
             _report(name, answer.end, wait)
             if wait is None:

@@ -5,6 +5,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from moorage_daemon.grants.holds import Wish
 from moorage_daemon.tools.port import Report, Tool
 from moorage_protocol.acp import AvailableCommand, ContentBlock, PlanEntry, StopReason, ToolKind
 from moorage_protocol.config import SessionConfig
@@ -147,6 +148,19 @@ class Stage(Protocol):
 
     async def plan(self, entries: Sequence[PlanEntry]) -> None:
         """Show the plan, whole each time."""
+        ...
+
+    async def begin_answer(self, wish: Wish) -> int | None:
+        """Have held what an answer of a model may take, before it is asked for.
+
+        Gives the most tokens that it may have, None where no budget says. Where none is left the
+        turn ends with that. What it took is told next, or that it was not given; an answer of which
+        neither is told counts with what was asked and said.
+        """
+        ...
+
+    def drop_answer(self) -> None:
+        """That answer was not given: nothing of it was taken."""
         ...
 
     async def tell_usage(self, call: ModelCall) -> None:

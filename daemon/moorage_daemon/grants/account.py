@@ -90,7 +90,7 @@ class Account:
                 account.given += change
 
     def _weight(self) -> Amount:
-        used, budget = self.total, self.grant.budget
+        used, budget = self.total + self.spend.held, self.grant.budget
         if self.ended is not None:
             return used
         return Amount(
@@ -107,9 +107,13 @@ class Account:
         return self.spend.used + self.given
 
     def free(self, axis: str) -> int | None:
-        """What is left on one axis, None if there is no limit; below 0 where more was used."""
+        """What is left on one axis beside what is held, None if there is no limit.
+
+        Below 0 where more was used.
+        """
         limit: int | None = getattr(self.grant.budget, axis)
-        return None if limit is None else limit - getattr(self.total, axis)
+        taken = getattr(self.total, axis) + getattr(self.spend.held, axis)
+        return None if limit is None else limit - taken
 
     def exhausted(self) -> str | None:
         """Of what a model uses, that of which nothing is left; calls are asked for by number."""

@@ -108,7 +108,8 @@ class Accounts:
         above = stored.get(kept.parent or "")
         is_sound = above is not None and len(above.grant.chain) < len(kept.grant.chain)
         parent = self._restore(above, stored, now) if above is not None and is_sound else None
-        spend = kept.spend if kept.ended is not None else kept.spend.marked(now)
+        known_spend = kept.spend.with_held_used()
+        spend = known_spend if kept.ended is not None else known_spend.marked(now)
         account = Account(
             kept.id,
             kept.principal,

@@ -82,7 +82,8 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Spend(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was used. `elapsed` milliseconds of the time limit had passed at the moment `at`.
 
-    `recent` is the limiter's memory; `refused` counts what was not permitted.
+    `recent` is the limiter's memory; `refused` counts what was not permitted. What is held is for
+    answers of models that are being given.
     """
 
     at: Moment
@@ -92,6 +93,13 @@ class Spend(Struct, frozen=True, kw_only=True, omit_defaults=True):
     micros: int = 0
     refused: int = 0
     recent: tuple[tuple[int, int], ...] = ()
+    held_tokens: int = 0
+    held_micros: int = 0
+
+    @property
+    def held(self) -> Amount:
+        """What answers that are being given may take."""
+        return Amount(tokens=self.held_tokens, micros=self.held_micros)
 
     @property
     def used(self) -> Amount:
@@ -101,6 +109,16 @@ class Spend(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def elapsed_at(self, now: Moment) -> int:
         """Milliseconds used of the time limit; never less than before."""
         return self.elapsed + milliseconds_between(self.at, now)
+
+    def with_held_used(self) -> "Spend":
+        """The same where nobody knows any more what became of what was held."""
+        return replace(
+            self,
+            tokens=self.tokens + self.held_tokens,
+            micros=self.micros + self.held_micros,
+            held_tokens=0,
+            held_micros=0,
+        )
 
     def marked(self, now: Moment) -> "Spend":
         """The same, with the time used so far put down."""

@@ -147,6 +147,8 @@ def _spent(
         micros=spend.micros,
         refused=spend.refused,
         recent=recent,
+        held_tokens=spend.held_tokens,
+        held_micros=spend.held_micros,
     )
 
 

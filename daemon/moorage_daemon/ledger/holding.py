@@ -6,6 +6,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from moorage_daemon.grants.account import Account
+from moorage_daemon.grants.holds import Hold
 from moorage_daemon.ledger.records import record_of
 from moorage_daemon.log.log import Log
 from moorage_daemon.store.model import Head
@@ -78,6 +79,20 @@ class Holding:
         """Have the count of refusals written, if there were some since the head was."""
         if self.account.spend.refused != self._noted:
             self.write_head()
+
+
+@dataclass(eq=False)
+class Held:
+    """What is held for an answer, and with which entry."""
+
+    holding: Holding
+    hold: Hold
+    seq: int
+    is_settled: bool = False
+
+    async def durable(self) -> None:
+        """Wait until it holds; raises `StorageError`."""
+        await self.holding.log.until(self.seq)
 
 
 @dataclass(eq=False)

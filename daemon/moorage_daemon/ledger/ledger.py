@@ -15,16 +15,17 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from moorage_daemon.grants.account import Account
+from moorage_daemon.grants.account import NOTHING, Account
 from moorage_daemon.grants.accounts import Accounts
 from moorage_daemon.grants.calls import Call
 from moorage_daemon.grants.delegation import raised
 from moorage_daemon.grants.grant import Amount, Grant
 from moorage_daemon.grants.guard import decide, refunded
+from moorage_daemon.grants.holds import Hold, Wish, held, hold_for, settled
 from moorage_daemon.grants.moments import Moment
 from moorage_daemon.grants.refusals import RefusalKind, Refused
 from moorage_daemon.identity import new_id
-from moorage_daemon.ledger.holding import Holding, Receipt
+from moorage_daemon.ledger.holding import Held, Holding, Receipt
 from moorage_daemon.ledger.records import head_of, kept
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.log.log import Log
@@ -59,6 +60,7 @@ class Ledger:
     retention: float = 30 * DAY
     holdings: dict[str, Holding] = field(default_factory=dict[str, Holding])
     _stirred: trio.Event = field(default_factory=trio.Event)
+    _settled: trio.Event = field(default_factory=trio.Event)
 
     # ---- finding
 
@@ -80,14 +82,27 @@ class Ledger:
         paused = {each.head.id for each, _ in found if each.head.life is Life.PAUSED}
         now = self.now()
         cut = self.accounts.restore([kept(each.head, record) for each, record in records], now)
-        for each, _ in records:
+        for each, record in records:
             account = self.accounts.find(each.head.id)
             holding = self._hold(account, each.head, Log(each, self.committer))
+            if record.spend.held != NOTHING:
+                self._use_up(holding, record.spend.held)
             account.paused = holding.session in paused
         for account in cut:
             self._record_end(self.holdings[account.id], "daemon")
         if records:
             self._stirred.set()
+
+    def _use_up(self, holding: Holding, held: Amount) -> None:
+        """Put down that what an earlier daemon held counts as used."""
+        holding.write_head()
+        body = ChargeBody(
+            tokens=held.tokens,
+            micros=held.micros,
+            held_tokens=-held.tokens,
+            held_micros=-held.micros,
+        )
+        self._append(holding, Kind.CHARGE, body)
 
     def _hold(self, account: Account, head: Head, log: Log) -> Holding:
         holding = Holding(account, head, log)
@@ -215,6 +230,48 @@ class Ledger:
         account.take(replace(spend, tokens=spend.tokens + tokens, micros=spend.micros + micros))
         holding.write_head()
         self._charged(holding, Amount(tokens=tokens, micros=micros), origin)
+
+    def hold(self, holding: Holding, wish: Wish, origin: Origin) -> Held | None:
+        """Hold what an answer may take, None where nothing bounds it; raises `Refused`."""
+        self._must_be_writable(holding)
+        account = holding.account
+        hold = hold_for(account, wish)
+        if hold is None:
+            return None
+        account.take(held(account.spend, hold))
+        holding.write_head()
+        return Held(holding, hold, self._write_hold(holding, hold, Amount(), 1, origin))
+
+    def settle(self, answer: Held, tokens: int, micros: int, origin: Origin) -> None:
+        """Put down what an answer took in place of what was held for it; once."""
+        if answer.is_settled:
+            return
+        answer.is_settled = True
+        holding, used = answer.holding, Amount(tokens=tokens, micros=micros)
+        account = holding.account
+        spend = account.spend if account.ended is not None else account.spend.marked(self.now())
+        account.take(settled(spend, answer.hold, tokens, micros))
+        holding.write_head()
+        self._write_hold(holding, answer.hold, used, -1, origin)
+        event, self._settled = self._settled, trio.Event()
+        event.set()
+
+    async def settlement(self) -> None:
+        """Wait until something that was held is held no longer."""
+        await self._settled.wait()
+
+    def _write_hold(
+        self, holding: Holding, hold: Hold, used: Amount, sign: int, origin: Origin
+    ) -> int:
+        body = ChargeBody(
+            tokens=used.tokens,
+            micros=used.micros,
+            held_tokens=sign * hold.tokens,
+            held_micros=sign * hold.micros,
+            session=origin.session,
+            generation=origin.generation,
+        )
+        return self._append(holding, Kind.CHARGE, body)
 
     # ---- changing and ending
 

@@ -47,17 +47,24 @@ class _Body(Struct, frozen=True, omit_defaults=True):
     messages: list[_Message]
     stream: bool
     temperature: float | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
     stream_options: _StreamOptions | None = None
 
 
-def encode_request(request: Request, *, asks_usage: bool) -> bytes:
-    """The body of a request; some servers know nothing of asking for usage and refuse it."""
+def encode_request(request: Request, *, asks_usage: bool, has_new_limit: bool = False) -> bytes:
+    """The body of a request; some servers know nothing of asking for usage and refuse it.
+
+    How long an answer may be has a new name, which few servers know and some models insist on.
+    """
     return msgspec.json.encode(
         _Body(
             model=request.model,
             messages=[_Message(message.role, message.text) for message in request.messages],
             stream=True,
             temperature=request.temperature,
+            max_tokens=None if has_new_limit else request.max_tokens,
+            max_completion_tokens=request.max_tokens if has_new_limit else None,
             stream_options=_StreamOptions(include_usage=True) if asks_usage else None,
         )
     )

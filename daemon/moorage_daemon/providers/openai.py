@@ -13,7 +13,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -55,6 +55,7 @@ class OpenAIProvider:
     _client: httpx.AsyncClient
     _slots: trio.Semaphore
     _asks_usage: bool = True
+    _new_limits: set[str] = field(default_factory=set[str])  # models that know no other
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncGenerator[AsyncIterator[Piece]]:
@@ -74,8 +75,8 @@ class OpenAIProvider:
         """The answer, if it is a stream of events."""
         key = await self._key(deadline)
         while True:
-            asks_usage = self._asks_usage
-            content = encode_request(request, asks_usage=asks_usage)
+            asks_usage, has_new_limit = self._asks_usage, request.model in self._new_limits
+            content = encode_request(request, asks_usage=asks_usage, has_new_limit=has_new_limit)
             response = await self._post(content, key, deadline)
             body = Body(response)
             if response.status_code == _OK and _is_stream(response):
@@ -84,9 +85,12 @@ class OpenAIProvider:
                 found = await body.start(MAX_ERROR, min(deadline, trio.current_time() + LINGER))
             finally:
                 await body.aclose()
-            if not (asks_usage and _is_about_usage(response, found)):
+            if not has_new_limit and request.max_tokens and _is_about_limit(response, found):
+                self._new_limits.add(request.model)
+            elif asks_usage and _is_about_usage(response, found):
+                self._asks_usage = False  # it does not know that, and says so: ask without
+            else:
                 raise _refusal(response, found)
-            self._asks_usage = False  # it does not know that, and says so: ask without
 
     async def _key(self, deadline: float) -> str | None:
         with trio.move_on_at(deadline):
@@ -186,6 +190,11 @@ def _media_type(response: httpx.Response) -> str:
 def _is_about_usage(response: httpx.Response, body: bytes) -> bool:
     """Whether it refuses the request for what only some servers know."""
     return response.status_code in (400, 422) and b"stream_options" in body
+
+
+def _is_about_limit(response: httpx.Response, body: bytes) -> bool:
+    """Whether it refuses the request for the old name of how long an answer may be."""
+    return response.status_code in (400, 422) and b"max_completion_tokens" in body
 
 
 def _refusal(response: httpx.Response, body: bytes) -> ProviderFailed:

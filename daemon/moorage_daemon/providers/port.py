@@ -27,11 +27,15 @@ class Message:
 
 @dataclass(frozen=True)
 class Request:
-    """What a model is asked; `temperature` None leaves it to the provider."""
+    """What a model is asked; None leaves it to the provider.
+
+    `max_tokens` is how long the answer may be, what the model thinks included.
+    """
 
     model: str
     messages: Sequence[Message]
     temperature: float | None = None
+    max_tokens: int | None = None
 
 
 class Ending(StrEnum):

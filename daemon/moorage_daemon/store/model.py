@@ -341,12 +341,15 @@ class GrantBody(Body, frozen=True):
 class ChargeBody(Body, frozen=True, kw_only=True):
     """What was used of a grant; negative amounts were given back.
 
+    What is held is for an answer that was asked for; with what that took it is given back.
     `session`, `generation` and `tool_call_id` say for what, if that is known here.
     """
 
     calls: int = 0
     tokens: int = 0
     micros: int = 0
+    held_tokens: int = 0
+    held_micros: int = 0
     tools: tuple[str, ...] = ()
     session: str | None = None
     generation: int | None = None

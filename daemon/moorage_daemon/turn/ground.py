@@ -12,12 +12,14 @@ from typing import Protocol
 import msgspec
 
 from moorage_daemon.agents.port import ModelCall
+from moorage_daemon.grants.account import NOTHING
 from moorage_daemon.grants.calls import Call, Shell
 from moorage_daemon.grants.guard import must_be_usable
+from moorage_daemon.grants.holds import Wish
 from moorage_daemon.grants.policy import Policy, Ruling, strictest
 from moorage_daemon.grants.refusals import RefusalKind, Refused
 from moorage_daemon.grants.rules import BadRule
-from moorage_daemon.ledger.holding import Holding, Receipt, Stander
+from moorage_daemon.ledger.holding import Held, Holding, Receipt, Stander
 from moorage_daemon.ledger.ledger import Ledger, Origin
 from moorage_daemon.store.model import Head
 from moorage_protocol.config import PermissionDefault, Permissions
@@ -144,16 +146,40 @@ class Ground:
         if receipt is not None:
             self.law.ledger.refund(receipt, origin)
 
-    def spend(self, call: ModelCall, origin: Origin) -> Trouble | None:
+    async def hold(self, wish: Wish, origin: Origin) -> Held | None:
+        """Hold what an answer may take, None where nothing bounds it; raises `Refused`.
+
+        Where others hold what is missing, it is waited for what they leave.
+        """
+        holding = self._found()
+        if holding is None:
+            return None
+        while True:
+            try:
+                return self.law.ledger.hold(holding, wish, origin)
+            except Refused as refusal:
+                if refusal.kind is not RefusalKind.BUDGET or holding.account.spend.held == NOTHING:
+                    raise
+            await self.law.ledger.settlement()
+
+    def settle(self, held: Held, tokens: int, micros: int, origin: Origin) -> None:
+        """Put down what an answer took that something was held for."""
+        self.law.ledger.settle(held, tokens, micros, origin)
+
+    def spend(self, call: ModelCall, origin: Origin, held: Held | None = None) -> Trouble | None:
         """Note what an answer of a model took; what there is no more of then, if anything.
 
-        An answer whose price nobody knows uses up a budget of money: it cannot be kept to.
+        It takes the place of what was held for it. An answer whose price nobody knows uses up a
+        budget of money: it cannot be kept to.
         """
         holding = self._found()
         if holding is None:
             return None
         tokens = call.tokens.input_tokens + call.tokens.output_tokens
-        self.law.ledger.spend(holding, tokens, call.micros or 0, origin)
+        if held is not None:
+            self.settle(held, tokens, call.micros or 0, origin)
+        else:
+            self.law.ledger.spend(holding, tokens, call.micros or 0, origin)
         if call.micros is None and holding.account.grant.budget.micros is not None:
             logger.warning(
                 "a budget of money cannot be kept to: the model has no price",

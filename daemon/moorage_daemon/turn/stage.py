@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from moorage_daemon.agents.port import CallRefused, Compaction, ModelCall, Past, StageClosed
 from moorage_daemon.grants.calls import Call, File, with_links
 from moorage_daemon.grants.credentials import references
+from moorage_daemon.grants.holds import Wish
 from moorage_daemon.grants.policy import Say
 from moorage_daemon.grants.refusals import RefusalKind, Refused as NotGranted
 from moorage_daemon.ledger.ledger import Origin
@@ -32,6 +33,7 @@ from moorage_daemon.store.model import (
     as_cost,
 )
 from moorage_daemon.tools.port import Bench, Killable, NotBegun, Report, Tool, ToolFailed
+from moorage_daemon.turn.answers import Answers
 from moorage_daemon.turn.artifacts import Kept, excerpt, keep
 from moorage_daemon.turn.asks import Decision
 from moorage_daemon.turn.calls import MAX_IN_VAIN, NO_CALL, QUESTION, Intent, OpenCall
@@ -99,9 +101,11 @@ class TurnStage:
     _closed: bool = False
     _spent: Trouble | None = None
     secrecy: Secrecy = field(init=False)
+    answers: Answers = field(init=False)
 
     def __post_init__(self) -> None:
         self.secrecy = Secrecy(self.turn.prompt.secrets)
+        self.answers = Answers(self.scene.ground, self._origin())
 
     # ---- speaking
 
@@ -154,6 +158,7 @@ class TurnStage:
         self._must_be_open()
         self._tell(update, self.secrecy.piece(update, text))
         self._spoken += 1
+        self.answers.hear(text)
         if self._spoken % BREATH == 0:
             await trio.lowlevel.checkpoint()
         await self.scene.log.room()
@@ -174,12 +179,29 @@ class TurnStage:
         self._show(Kind.PLAN, Plan(entries=self.secrecy.entries(entries)))
         await self.scene.log.room()
 
+    async def begin_answer(self, wish: Wish) -> int | None:
+        """Hold what an answer may take; the turn ends where nothing is left for one."""
+        self._must_be_open()
+        try:
+            most = await self.answers.begin(wish)
+        except NotGranted as refusal:
+            self.scene.ground.tell(refusal)
+            if refusal.kind is RefusalKind.BUDGET:
+                await self._halt(Trouble(Cause.BUDGET, str(refusal.detail.get("axis"))))
+            raise refusal.told from None
+        self._must_be_open()
+        return most
+
+    def drop_answer(self) -> None:
+        """Give back what was held."""
+        self.answers.drop()
+
     async def tell_usage(self, call: ModelCall) -> None:
         """Note what an answer took; told where it says how full the context is."""
         self._must_be_open()
         self.turn.usage = (self.turn.usage or NO_TOKENS) + call.tokens
         totals = self.scene.note_cost(self.turn.generation, call)
-        trouble = self.scene.ground.spend(call, self._origin())
+        trouble = self.scene.ground.spend(call, self._origin(), self.answers.take())
         if call.window is not None:
             cost = None if totals.micros is None else as_cost(totals.micros)
             self._show(Kind.UPDATE, UsageUpdate(used=totals.used, size=call.window, cost=cost))
@@ -631,6 +653,7 @@ class TurnStage:
         if self._closed:
             return
         self.scene.asks.end(self.turn.generation)
+        self.answers.settle()
         for call in list(self._calls.values()):
             self._finish(call, "cancelled", "Cancelled.")
         self._end_message()

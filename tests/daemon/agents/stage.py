@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from moorage_daemon.agents.port import Compaction, Exchange, ModelCall, Past
+from moorage_daemon.grants.holds import Wish
 from moorage_daemon.tools.port import Report
 from moorage_protocol.acp import PlanEntry, ToolKind
 from moorage_protocol.config import SessionConfig
@@ -26,6 +27,10 @@ class HeardStage:
     used: int = 0
     asked_for: int | None = None  # characters of history
 
+    wishes: list[Wish] = field(default_factory=list[Wish])
+    most: int | None = None
+    dropped: int = 0
+
     @property
     def text(self) -> str:
         return "".join(self.said)
@@ -43,6 +48,13 @@ class HeardStage:
 
     async def think(self, text: str) -> None:
         self.thought.append(text)
+
+    async def begin_answer(self, wish: Wish) -> int | None:
+        self.wishes.append(wish)
+        return self.most
+
+    def drop_answer(self) -> None:
+        self.dropped += 1
 
     async def tell_usage(self, call: ModelCall) -> None:
         self.calls.append(call)

@@ -217,7 +217,7 @@ async def test_what_a_summary_took_is_charged_and_says_nothing_of_the_conversati
 
 
 @simulated_clock
-async def test_grant_that_a_summary_uses_up_ends_the_turn() -> None:
+async def test_summary_that_a_grant_has_nothing_left_for_is_not_asked_for() -> None:
     talker = Talker(used=900)
     async with open_scene(one=talker) as scene:
         grant = {"tools": None, "budget": {"tokens": 11 * 900 + 77}}
@@ -227,8 +227,8 @@ async def test_grant_that_a_summary_uses_up_ends_the_turn() -> None:
         verdict = await scene.client.prompt(session, "question 12").verdict()
 
         assert (verdict.outcome, verdict.cause) == (Outcome.CANCELLED, Cause.BUDGET)
-        assert talker.answers == 11
-        assert [e["upto"] for e in await compactions(scene.client, session)] == [1]
+        assert (talker.answers, talker.tries) == (11, 0)
+        assert await compactions(scene.client, session) == []
 
 
 @simulated_clock

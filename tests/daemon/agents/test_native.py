@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
+from moorage_daemon.agents.asking import wish_of
 from moorage_daemon.agents.native import NativeAgent
 from moorage_daemon.app import AppError, open_agents
+from moorage_daemon.grants.grant import Amount
 from moorage_daemon.provider_settings import Price
 from moorage_daemon.providers.failures import (
     AuthFailed,
@@ -517,3 +520,129 @@ async def test_prompt_of_several_blocks_is_said_again_as_it_was() -> None:
         first, second = scene.one.said_to_it
         assert second[0] == first[0]
         assert first[0][1].startswith("Look at this:\ncontent of a\nfile:///b.txt\nline\n")
+
+
+# ---- budgets
+
+
+PRICED = replace(SETTINGS, prices={"small": Price(1.0, 2.0)})
+
+
+async def on_budget(scene: Scene, **budget: int) -> tuple[str, Any]:
+    """A session on a grant of its own, and that grant's spend when it is asked for."""
+    session = await scene.client.new(grant={"tools": None, "budget": budget})
+    [holding] = scene.daemon.app.desk.ledger.holdings.values()
+    return session, holding.account
+
+
+async def test_answer_may_be_as_long_as_the_grant_lasts() -> None:
+    async with open_scene() as scene:
+        scene.one.plays([Said("Hi."), Finished(Ending.DONE, Usage(5, 20))])
+        session, account = await on_budget(scene, tokens=100)
+
+        await scene.client.prompt(session).result()
+        await scene.client.prompt(session).result()
+
+        first, second = (request.max_tokens for request in scene.one.requests)
+        assert first == 100 - account_of_words(scene, 0)
+        assert second == 75 - account_of_words(scene, 1)
+        assert (account.spend.tokens, account.spend.held_tokens) == (50, 0)
+
+
+def account_of_words(scene: Scene, number: int) -> int:
+    """Tokens that the request of that number counts as, before anybody has told."""
+    return wish_of(scene.one.requests[number], scene.one.settings).asked
+
+
+async def test_answer_may_be_as_long_as_the_money_lasts() -> None:
+    async with open_scene(one=MemoryProvider(PRICED)) as scene:
+        session, _ = await on_budget(scene, micros=100)
+
+        await scene.client.prompt(session).result()
+
+        [request] = scene.one.requests
+        asked = wish_of(request, PRICED)
+        assert request.max_tokens == (100 - asked.asked) // 2
+
+
+async def test_answer_without_a_budget_is_bounded_by_nothing_of_ours() -> None:
+    async with open_scene() as scene:
+        session, _ = await on_budget(scene, calls=3)
+
+        await scene.client.prompt(session).result()
+
+        assert [request.max_tokens for request in scene.one.requests] == [None]
+
+
+@pytest.mark.parametrize("budget", [{"tokens": 3}, {"micros": 1000}])
+async def test_model_is_not_asked_where_no_answer_is_left_or_nobody_knows_what_it_costs(
+    budget: dict[str, int],
+) -> None:
+    async with open_scene() as scene:
+        session, account = await on_budget(scene, **budget)
+
+        verdict = await scene.client.prompt(session).verdict()
+
+        assert (verdict.cause, verdict.stop) == (Cause.BUDGET, next(iter(budget)))
+        assert scene.one.requests == []
+        assert account.spend.used == Amount()
+
+
+async def test_try_that_failed_takes_nothing() -> None:
+    async with open_scene() as scene:
+        scene.one.plays([BUSY], [Said("Hi."), Finished(Ending.DONE, Usage(5, 20))])
+        session, account = await on_budget(scene, tokens=100)
+
+        await scene.client.prompt(session).result()
+
+        first, second = scene.one.requests
+        assert first.max_tokens == second.max_tokens
+        assert (account.spend.tokens, account.spend.held_tokens) == (25, 0)
+
+
+async def test_answer_that_is_cut_off_takes_what_was_asked_and_heard() -> None:
+    async with open_scene() as scene:
+        scene.one.plays([Said("Half an answer, in 32 characters"), trio.Event()])
+        session, account = await on_budget(scene, tokens=100)
+        reply = scene.client.prompt(session)
+        await scene.client.until(lambda: "characters" in scene.client.text(session))
+        held = account.spend.held_tokens
+
+        await scene.client.cancel(session)
+        await reply.verdict()
+
+        asked = account_of_words(scene, 0)
+        assert held == 100
+        assert (account.spend.tokens, account.spend.held_tokens) == (asked + 8, 0)
+
+
+async def test_answer_that_a_crash_cut_off_counts_as_long_as_it_could_be() -> None:
+    async with open_scene() as scene:
+        scene.one.plays([Said("Half"), trio.Event()])
+        session, _ = await on_budget(scene, tokens=100)
+        scene.client.prompt(session)
+        await scene.client.until(lambda: scene.client.text(session) == "Half")
+        image = await scene.daemon.image()
+
+        async with open_scene(image) as again:
+            [holding] = again.daemon.app.desk.ledger.holdings.values()
+            assert (holding.account.spend.tokens, holding.account.spend.held_tokens) == (100, 0)
+
+
+async def test_answers_of_two_sessions_on_one_grant_wait_for_what_the_other_leaves() -> None:
+    async with open_scene() as scene:
+        gate = trio.Event()
+        usual = Finished(Ending.DONE, Usage(5, 20))
+        scene.one.plays([gate, Said("Hi."), usual], [Said("Hi."), usual])
+        first, account = await on_budget(scene, tokens=100)
+        second = await scene.client.new(grant={"grantId": account.id})
+
+        replies = [scene.client.prompt(session) for session in (first, second)]
+        await wait_all_tasks_blocked()
+        asked_at_once = len(scene.one.requests)
+        gate.set()
+        for reply in replies:
+            await reply.result()
+
+        assert (asked_at_once, len(scene.one.requests)) == (1, 2)
+        assert account.spend.tokens == 50

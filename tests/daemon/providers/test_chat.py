@@ -279,3 +279,15 @@ def test_word_that_says_what_is_wrong_is_repeated() -> None:
     body = b'{"error":{"code":"model_not_found","message":"There is no sk-canary"}}'
 
     assert str(failure_of_status(404, {}, body)) == "it answered 404 model_not_found"
+
+
+@pytest.mark.parametrize("has_new_limit", [True, False])
+def test_bound_of_an_answer_has_the_name_that_the_model_knows(*, has_new_limit: bool) -> None:
+    request = replace(REQUEST, max_tokens=7)
+
+    body = msgspec.json.decode(
+        encode_request(request, asks_usage=False, has_new_limit=has_new_limit)
+    )
+
+    old, new = body.get("max_tokens"), body.get("max_completion_tokens")
+    assert (old, new) == ((None, 7) if has_new_limit else (7, None))

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -146,6 +147,20 @@ async def test_server_that_cannot_count_is_asked_without_and_only_once_more(
 
     assert first == [Said("Hello."), Finished(Ending.DONE)]
     assert ["stream_options" in body for body in fake.asked] == [True, False, False]
+
+
+async def test_model_that_insists_on_another_name_for_the_bound_is_asked_with_that(
+    fake: FakeProvider,
+) -> None:
+    told = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    fake.plays.appendleft(refusing(400, {"error": {"message": told}}))
+    async with open_openai("one", fake.settings()) as provider:
+        for _ in range(2):
+            async with provider.stream(replace(REQUEST, max_tokens=7)) as pieces:
+                _ = [piece async for piece in pieces]
+
+    names = [sorted(name for name in body if name.startswith("max_")) for body in fake.asked]
+    assert names == [["max_tokens"], ["max_completion_tokens"], ["max_completion_tokens"]]
 
 
 async def test_refusal_for_another_reason_is_one(fake: FakeProvider) -> None:
