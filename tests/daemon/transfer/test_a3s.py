@@ -1,6 +1,7 @@
 """Sessions of the a3s layout: every part has its place, and what has none is kept as it came."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from moorage_clients import a3s
 from moorage_daemon.store.model import Life
+from moorage_daemon.store.port import MAX_BLOB
 from moorage_protocol.errors import InvalidParams
 from moorage_protocol.moorage import Cause, Outcome, TokenUsage
 from moorage_protocol.views import CheckStatus, ReportsResult, TracesResult, UsageResult
@@ -275,10 +277,86 @@ async def test_it_has_to_be_whole_and_gets_a_new_id(client: Client, tmp_path: Pa
 
 
 async def test_files_that_are_not_there_or_no_json_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(a3s.NoSession, match="has no session of that id"):
         list(a3s.lines(tmp_path, "nobody"))
     laid_out(tmp_path)
     broken: Any = tmp_path / "runs" / "session_a.json"
     broken.write_text("not json {{{")
     with pytest.raises(a3s.NoSession, match=r"runs/session_a\.json is not JSON"):
         list(a3s.lines(tmp_path, "session/a"))
+
+
+def _link(path: Path) -> None:
+    elsewhere = path.with_suffix(".elsewhere")
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def _link_folder(path: Path) -> None:
+    folder = path.parent
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(folder.with_name("elsewhere"))
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+SPOILT = {
+    "a link": (_link, "is a link"),
+    "a folder that is a link": (_link_folder, "is a link"),
+    "a pipe": (_pipe, "is no file"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-20]), "is not JSON"),
+    "not a number": (lambda path: path.write_text("[NaN]"), "is not JSON"),
+    "endless": (lambda path: path.write_text('[{"x":1e999}]'), "more than JSON can say"),
+    "not text": (lambda path: path.write_bytes(b'["\xff"]'), "is not JSON"),
+    "deep": (lambda path: path.write_text("[" * 200_000), "is not JSON"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is no file"),
+    "no list": (lambda path: path.write_text("{}"), "is no list"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+@pytest.mark.parametrize("part", ["traces", "verification", "runs"])
+async def test_a_file_that_is_not_what_it_has_to_be_is_named(
+    tmp_path: Path, how: str, part: str
+) -> None:
+    spoil, problem = SPOILT[how]
+    spoil(laid_out(tmp_path) / part / "session_a.json")
+
+    with pytest.raises(a3s.NoSession, match=problem) as caught:
+        list(a3s.lines(tmp_path, "session/a"))
+
+    assert part in str(caught.value) or how == "endless"
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"content": 5}, "is no text"),
+        ({"content": "\ud800"}, "is no text"),
+        ({"content": "x" * (MAX_BLOB + 1)}, "has more than"),
+    ],
+)
+async def test_an_artifact_without_a_text_that_can_be_kept_is_named(
+    tmp_path: Path, fields: Json, problem: str
+) -> None:
+    manifest = laid_out(tmp_path) / "artifacts" / "session_a" / "artifacts.json"
+    manifest.write_text(json.dumps({"artifacts": [ARTIFACT | fields]}))
+
+    with pytest.raises(a3s.NoSession, match=problem):
+        list(a3s.lines(tmp_path, "session/a"))
+    manifest.write_text('{"artifacts": [7]}')
+    with pytest.raises(a3s.NoSession, match="is no object"):
+        list(a3s.lines(tmp_path, "session/a"))
+
+
+@pytest.mark.parametrize("session", ["nul\0", "x" * 300, "../../etc/passwd", ".", ""])
+async def test_no_id_leads_out_of_the_layout(tmp_path: Path, session: str) -> None:
+    folder = laid_out(tmp_path / "inner")
+    (tmp_path / "passwd.json").write_text(json.dumps(DOCUMENT))
+
+    with pytest.raises((a3s.NoSession, OSError)):
+        list(a3s.lines(folder, session))
