@@ -9,12 +9,14 @@ has no place here is kept as it came, in entries of the kind `a3s`. Keys are not
     {"end":{"lines":9}}                       how many came before
 """
 
-from datetime import datetime
-from typing import Annotated, Any
+import hashlib
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from moorage_daemon.identity import new_id
@@ -35,18 +37,15 @@ from moorage_daemon.store.model import (
     VerdictBody,
     encode_body,
 )
-from moorage_daemon.transfer.a3s_permissions import A3sPolicy, mapped
+from moorage_daemon.transfer import a3s_shapes as shapes
+from moorage_daemon.transfer.a3s_permissions import mapped
 from moorage_daemon.transfer.arriving import Arriving
 from moorage_daemon.transfer.checking import check_body, is_directory
 from moorage_daemon.transfer.landing import Landing
 from moorage_daemon.transfer.lines import (
     FOREIGN,
     MIN_WINDOW,
-    Amount,
     BadLine,
-    BlobRecord,
-    Digest,
-    Time,
     read,
 )
 from moorage_protocol.acp import (
@@ -60,20 +59,18 @@ from moorage_protocol.acp import (
 )
 from moorage_protocol.config import (
     Confirmation,
-    Fraction,
     Lanes,
-    Names,
     PlanningMode,
     SessionConfig,
     Thinking,
-    Tokens,
 )
 from moorage_protocol.jsonrpc import encode
-from moorage_protocol.moorage import Cause, Mode, Outcome, Overrides, TokenUsage
-from moorage_protocol.views import Check, CheckStatus, Verification
+from moorage_protocol.moorage import Cause, Mode, Outcome, Overrides
+from moorage_protocol.views import Check, Verification
 
 
-NULL = Raw(b"null")
+MAX_PROMPTS = 4096  # that a run may still be the turn of
+MAX_SECURITY = 16 * 2**10  # bytes of what is kept in memory and not interpreted
 MAX_KEPT = 512 * 2**10  # bytes of one part that is kept as it came
 MAX_DOLLARS = 10**9
 EPOCH = 1971  # the first year that is one everywhere
@@ -89,164 +86,6 @@ LIVES = {
 STATUSES = {"completed": "completed", "in_progress": "in_progress"}
 
 
-class _Usage(Struct):
-    prompt_tokens: Amount = 0
-    completion_tokens: Amount = 0
-    cache_read_tokens: Amount | None = None
-    cache_write_tokens: Amount | None = None
-
-    def tokens(self) -> TokenUsage:
-        return TokenUsage(
-            input_tokens=self.prompt_tokens,
-            output_tokens=self.completion_tokens,
-            cache_read_tokens=self.cache_read_tokens or 0,
-            cache_write_tokens=self.cache_write_tokens or 0,
-        )
-
-
-class _Context(Struct):
-    used_tokens: Amount = 0
-    max_tokens: Amount = 200_000
-
-
-class _Task(Struct):
-    content: str = ""
-    description: str = ""
-    status: str = "pending"
-    priority: str = "medium"
-
-
-class _Policy(Struct):
-    default_timeout_ms: Annotated[float, Meta(ge=0, le=10**10)] | None = None
-
-
-class _Config(Struct):
-    name: str = ""
-    workspace: str = ""
-    system_prompt: str | None = None
-    max_context_length: Annotated[int, Meta(ge=0, le=10**9)] = 0
-    auto_compact: bool = False
-    auto_compact_threshold: Fraction = 0.80
-    queue_config: Raw = NULL
-    confirmation_policy: _Policy | None = None
-    permission_policy: A3sPolicy | None = None
-    security_config: Raw = NULL
-    planning_mode: str = "auto"
-    goal_tracking: bool = False
-
-
-class _Llm(Struct):
-    """There is no place for a key, so none is ever read."""
-
-    provider: str = ""
-    model: str = ""
-    base_url: str | None = None
-
-
-class _Document(Struct):
-    id: str
-    config: _Config
-    state: str
-    context_usage: _Context = msgspec.field(default_factory=_Context)
-    total_usage: _Usage = msgspec.field(default_factory=_Usage)
-    total_cost: float = 0.0
-    model_name: str | None = None
-    tool_names: Names = ()
-    thinking_enabled: bool = False
-    thinking_budget: Tokens | None = None
-    created_at: Time = 0.0
-    updated_at: Time = 0.0
-    llm_config: _Llm | None = None
-    tasks: list[_Task] = []
-    todos: list[_Task] = []
-
-
-class _First(Struct):
-    a3s: str
-    document: Raw
-
-
-class _Message(Struct):
-    role: str
-    content: list[Raw] = []
-    reasoning_content: str | None = None
-
-
-class _Block(Struct):
-    type: str = ""
-    text: str = ""
-
-
-class _Cost(_Usage):
-    model: str = ""
-    provider: str = ""
-    cost_usd: float | None = None
-    timestamp: datetime | None = None
-
-
-class _Trace(Struct):
-    name: str
-    success: bool
-    exit_code: int = 0
-    duration_ms: int = 0
-    output_bytes: int = 0
-    metadata_keys: tuple[str, ...] = ()
-    artifact_uris: tuple[str, ...] = ()
-
-
-class _Snapshot(Struct):
-    prompt: str
-    status: str = "completed"
-    created_at_ms: float = 0.0
-    updated_at_ms: float = 0.0
-
-
-class _Run(Struct):
-    snapshot: _Snapshot
-    events: list[Raw] = []
-
-
-class _Check(Struct):
-    id: str
-    kind: str
-    description: str = ""
-    status: CheckStatus = CheckStatus.NEEDS_REVIEW
-    required: bool = False
-    suggested_tools: tuple[str, ...] = ()
-    evidence_uris: tuple[str, ...] = ()
-    residual_risk: str | None = None
-
-
-class _Report(Struct):
-    subject: str
-    checks: list[_Check] = []
-    residual_risks: tuple[str, ...] = ()
-
-
-class _Artifact(Struct):
-    artifact_id: str
-    artifact_uri: str
-    tool_name: str
-    sha256: Digest
-    size: int
-    shown_bytes: int = 0
-
-
-class _End(Struct):
-    lines: int
-
-
-class _Line(Struct):
-    message: _Message | None = None
-    cost: _Cost | None = None
-    trace: _Trace | None = None
-    run: _Run | None = None
-    report: _Report | None = None
-    artifact: _Artifact | None = None
-    blob: BlobRecord | None = None
-    end: _End | None = None
-
-
 class A3sReading:
     """The lines of one session of that layout."""
 
@@ -260,8 +99,8 @@ class A3sReading:
         agent: str,
         keep_allowed: bool = False,
     ):
-        first = read(line, _First)
-        self._document = document = read(bytes(first.document), _Document)
+        first = read(line, shapes.First)
+        self._document = document = read(bytes(first.document), shapes.Document)
         if document.state not in LIVES:
             raise BadLine(f"document.state is {document.state[:32]!r}: that says nothing")
         self._owner, self._keep_allowed = owner, keep_allowed
@@ -269,7 +108,8 @@ class A3sReading:
         self._generation = 0
         self._is_open = False
         self._is_over = False
-        self._prompts: list[tuple[int, str]] = []
+        self._prompts: deque[tuple[int, bytes]] = deque(maxlen=MAX_PROMPTS)
+        self._left: int = 0
         self._notes: list[str] = []
         self._arriving = Arriving(sessions.committer.store)
         self.landing = Landing(sessions, _readable(self._head(principal, owner, agent)))
@@ -320,6 +160,9 @@ class A3sReading:
         seconds = policy.default_timeout_ms if policy is not None else None
         thinking = Thinking(budget_tokens=found.thinking_budget) if found.thinking_enabled else None
         security = bytes(config.security_config)
+        if len(security) > MAX_SECURITY:
+            self._notes.append(f"left behind: a security configuration of {len(security)} bytes")
+            security = b"null"
         return SessionConfig(
             system_prompt=config.system_prompt[:MAX_PROMPT] if config.system_prompt else None,
             max_context_length=config.max_context_length or None,
@@ -347,7 +190,7 @@ class A3sReading:
         """Take the next line."""
         if self._is_over:
             raise BadLine("nothing may follow the last line")
-        found = read(line, _Line)
+        found = read(line, shapes.Line)
         if found.blob is not None:
             await self._arriving.take(found.blob)
         else:
@@ -355,29 +198,29 @@ class A3sReading:
             self._take(found)
         self._lines += 1
 
-    def _take(self, found: _Line) -> None:
+    def _take(self, found: shapes.Line) -> None:
         match found:
-            case _Line(message=_Message() as message):
+            case shapes.Line(message=shapes.Message() as message):
                 self._message(message)
-            case _Line(cost=_Cost() as cost):
+            case shapes.Line(cost=shapes.Cost() as cost):
                 self._cost(cost)
-            case _Line(trace=_Trace() as trace):
+            case shapes.Line(trace=shapes.Trace() as trace):
                 self._trace(trace)
-            case _Line(run=_Run() as run):
+            case shapes.Line(run=shapes.Run() as run):
                 self._run(run)
-            case _Line(report=_Report() as report):
+            case shapes.Line(report=shapes.Report() as report):
                 self._report(report)
-            case _Line(artifact=_Artifact() as artifact):
+            case shapes.Line(artifact=shapes.Artifact() as artifact):
                 self._artifact(artifact)
-            case _Line(end=_End(lines=lines)):
+            case shapes.Line(end=shapes.End(lines=lines)):
                 if lines != self._lines:
                     raise BadLine(f"{self._lines} lines came, and not {lines}")
                 self._is_over = True
             case _:
                 raise BadLine("it is no part of a session of that layout")
 
-    def _message(self, message: _Message) -> None:
-        blocks = [(read(bytes(raw), _Block), raw) for raw in message.content]
+    def _message(self, message: shapes.Message) -> None:
+        blocks = [(read(bytes(raw), shapes.Block), raw) for raw in message.content]
         texts = [block.text for block, _ in blocks if block.type == "text"]
         if message.role == "user" and texts:
             self._end_turn(VerdictBody(outcome=Outcome.COMPLETED, stop_reason=StopReason.END_TURN))
@@ -394,7 +237,7 @@ class A3sReading:
     def _begin_turn(self, prompt: str) -> None:
         self._generation += 1
         self._is_open = True
-        self._prompts.append((self._generation, prompt))
+        self._prompts.append((self._generation, _digest(prompt)))
         body = PromptBody(by=self._owner, position=0, text=prompt[:EXCERPT])
         self._add(Kind.PROMPT, body, self._generation)
         self._add(Kind.BEGIN, BeginBody(), self._generation)
@@ -410,7 +253,7 @@ class A3sReading:
             piece = Text(text=text[start : start + MAX_PIECE])
             self._update(Kind.MESSAGE, kind(content=piece, message_id=message))
 
-    def _cost(self, cost: _Cost) -> None:
+    def _cost(self, cost: shapes.Cost) -> None:
         body = CostBody(
             provider=cost.provider,
             model=cost.model,
@@ -419,7 +262,7 @@ class A3sReading:
         )
         self._add(Kind.COST, body, at=_seconds(cost.timestamp))
 
-    def _trace(self, trace: _Trace) -> None:
+    def _trace(self, trace: shapes.Trace) -> None:
         body = ResultBody(
             tool_call_id=f"trace-{self.landing.next}",
             status="completed" if trace.success else "failed",
@@ -432,10 +275,10 @@ class A3sReading:
         )
         self._add(Kind.RESULT, body)
 
-    def _run(self, run: _Run) -> None:
+    def _run(self, run: shapes.Run) -> None:
         """A run is the turn of its prompt; without its messages it is a turn all the same."""
         self._end_turn(VerdictBody(outcome=Outcome.COMPLETED, stop_reason=StopReason.END_TURN))
-        known = next((p for p in self._prompts if p[1] == run.snapshot.prompt), None)
+        known = next((p for p in self._prompts if p[1] == _digest(run.snapshot.prompt)), None)
         if known is not None:
             self._prompts.remove(known)
             generation = known[0]
@@ -447,7 +290,7 @@ class A3sReading:
         for event in run.events:
             self._keep({"event": event}, generation)
 
-    def _report(self, report: _Report) -> None:
+    def _report(self, report: shapes.Report) -> None:
         checks = tuple(
             Check(
                 id=check.id,
@@ -466,7 +309,7 @@ class A3sReading:
             Verification(subject=report.subject, checks=checks, risks=report.residual_risks),
         )
 
-    def _artifact(self, artifact: _Artifact) -> None:
+    def _artifact(self, artifact: shapes.Artifact) -> None:
         body = ArtifactBody(
             sha256=artifact.sha256,
             size=artifact.size,
@@ -477,7 +320,7 @@ class A3sReading:
             artifact_uri=artifact.artifact_uri,
         )
         self._add(Kind.ARTIFACT, body)
-        self._arriving.expect([artifact.sha256])
+        self._arriving.expect([artifact.sha256], artifact.size)
 
     # ---- entries
 
@@ -493,7 +336,7 @@ class A3sReading:
         """Keep what has no place here as it came."""
         body = msgspec.json.format(msgspec.json.encode(part), indent=-1)
         if len(body) > MAX_KEPT:
-            self._notes.append(f"left behind: a part of {len(body)} bytes")
+            self._left += 1
             return
         self._put(FOREIGN, body, generation or self._generation or None)
 
@@ -508,6 +351,8 @@ class A3sReading:
             raise BadLine("the file is cut: its last line is missing")
         self._end_turn(VerdictBody(outcome=Outcome.COMPLETED, stop_reason=StopReason.END_TURN))
         self.landing.head = replace(self.landing.head, generation=self._generation)
+        if self._left:
+            self._notes.append(f"left behind: {self._left} parts of more than {MAX_KEPT} bytes")
         return ImportedBody(
             source=FOREIGN,
             former_id=self._document.id,
@@ -522,12 +367,16 @@ def _readable(head: Head) -> Head:
     return read(msgspec.json.encode(head), Head)
 
 
+def _digest(prompt: str) -> bytes:
+    return hashlib.sha256(prompt.encode()).digest()
+
+
 def _seconds(moment: datetime | None) -> float | None:
     if moment is None:
         return None
     if moment.year < EPOCH:
         raise BadLine("nothing was then")
-    return moment.timestamp()
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _micros(dollars: float) -> int:
@@ -551,7 +400,7 @@ def _verdict(status: str, by: str) -> VerdictBody:
     )
 
 
-def _plan_entry(task: _Task) -> PlanEntry:
+def _plan_entry(task: shapes.Task) -> PlanEntry:
     status: Any = STATUSES.get(task.status, "pending")
     priority: Any = task.priority if task.priority in ("high", "medium", "low") else "medium"
     return PlanEntry(content=task.content or task.description, priority=priority, status=status)
@@ -561,7 +410,7 @@ def _without_keys(document: Raw) -> Raw:
     """The document as it came, but of how a model is reached only what is no secret."""
     fields = msgspec.json.decode(document, type=dict[str, Raw])
     if "llm_config" in fields:
-        llm = msgspec.json.decode(fields["llm_config"], type=_Llm | None)
+        llm = msgspec.json.decode(fields["llm_config"], type=shapes.Llm | None)
         if llm is not None:
             llm.base_url = _without_user(llm.base_url)
         fields["llm_config"] = Raw(msgspec.json.encode(llm))

@@ -14,6 +14,7 @@ from moorage_daemon.transfer.lines import BadLine, BlobRecord
 
 
 MAX_LOST = 4096  # blobs of one file: the entry that names them fits a message
+PIECE = 2**18  # bytes handed to the store at once
 MAX_NOTED = 16  # of them by name
 
 
@@ -26,11 +27,12 @@ class Arriving:
     _lost: dict[str, None] = field(default_factory=dict[str, None])
     _came: set[str] = field(default_factory=set[str])
     _due: deque[str] = field(default_factory=deque[str])
-    _pieces: list[bytes] = field(default_factory=list[bytes])
-    _size: int = 0
+    _said: int | None = None
+    _held: bytearray = field(default_factory=bytearray)
 
-    def expect(self, digests: Iterable[str]) -> None:
-        """An entry has named these."""
+    def expect(self, digests: Iterable[str], size: int | None = None) -> None:
+        """An entry has named these; `size` is how long it says that each is, if it does."""
+        self._said = size
         self._due.extend(sorted(digests))
 
     def must_be_done(self) -> None:
@@ -58,11 +60,12 @@ class Arriving:
         if record.missing:
             self._miss(record.sha256)
             return
-        end = self._size + len(record.data)
-        if record.offset != self._size or end > record.size:
-            raise BadLine(f"blob.offset must be {self._size}, within its size")
-        self._pieces.append(record.data)
-        self._size = end
+        if self._said not in (None, record.size):
+            raise BadLine(f"blob.size must be {self._said}: so says the entry before it")
+        end = len(self._held) + len(record.data)
+        if record.offset != len(self._held) or end > record.size:
+            raise BadLine(f"blob.offset must be {len(self._held)}, within its size")
+        self._held += record.data
         if end == record.size:
             await self._keep(record.sha256)
         elif not record.data:
@@ -78,8 +81,8 @@ class Arriving:
         self._next()
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
+        for start in range(0, len(self._held), PIECE):
+            yield bytes(self._held[start : start + PIECE])
 
     def _miss(self, digest: str) -> None:
         if digest not in self._came:
@@ -91,4 +94,4 @@ class Arriving:
     def _next(self) -> None:
         self._due.popleft()
         self.count += 1
-        self._pieces, self._size = [], 0
+        self._held = bytearray()

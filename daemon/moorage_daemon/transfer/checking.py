@@ -48,13 +48,24 @@ from moorage_daemon.transfer.lines import (
     Time,
     Window,
 )
-from moorage_protocol.config import Confirmation, OnTimeout, PermissionDefault, Permissions
+from moorage_protocol.config import (
+    ConfigPatch,
+    Confirmation,
+    Labels,
+    OnTimeout,
+    PermissionDefault,
+    Permissions,
+)
 from moorage_protocol.moorage import Posture
 from moorage_protocol.views import Verification
 
 
 MAX_HEAD = 512 * 2**10  # bytes: what is listed of it fits a message
-MAX_UPDATE = 1000 * 2**10  # bytes of an update's body: its message stays under 1 MiB
+MAX_BODY = 1000 * 2**10  # bytes of an entry's body: its message stays under 1 MiB
+MAX_EXCERPT = 64 * 2**10  # bytes of a prompt in its admission: a page of turns fits a message
+
+NULL = Raw(b"null")
+MAX_SUMMARY = 128 * 2**10  # characters; more is no summary, and is told a model each time
 
 BODIES: dict[str, type[Struct]] = {
     Kind.STATE: StateBody,
@@ -117,9 +128,9 @@ def check_body(kind: str, body: bytes) -> None:
     fields = _decode(body, dict[str, Raw])
     if body[:1] != b"{" or b"\n" in body or b"\r" in body:
         raise BadLine("entry.body must be an object on one line")
+    if len(body) > MAX_BODY and not (kind == Kind.PROMPT and _fits_without_content(fields)):
+        raise BadLine(f"entry.body has more than {MAX_BODY} bytes: no client takes that")
     if kind in UPDATE_KINDS:
-        if len(body) > MAX_UPDATE:
-            raise BadLine(f"entry.body has more than {MAX_UPDATE} bytes: no client takes that")
         if "sessionUpdate" not in fields:
             raise BadLine("entry.body.sessionUpdate is missing")
     elif not BESIDE.isdisjoint(fields):
@@ -134,6 +145,17 @@ def check_body(kind: str, body: bytes) -> None:
             raise BadLine("entry.body.workspacePath leads out of the session's directory")
         if isinstance(read, CostBody):
             _decode(body, _Cost)
+        if isinstance(read, ResultBody):
+            _decode(body, _Result)
+        if isinstance(read, CompactionBody):
+            _decode(body, _Compaction)
+        if isinstance(read, PromptBody) and len(read.text.encode()) > MAX_EXCERPT:
+            raise BadLine(f"entry.body.text has more than {MAX_EXCERPT} bytes")
+
+
+def _fits_without_content(prompt: dict[str, Raw]) -> bool:
+    """Whether an admission fits a message: it is told without the blocks of its prompt."""
+    return len(msgspec.json.encode({**prompt, "content": NULL})) <= MAX_BODY
 
 
 def _decode(body: bytes, shape: Any) -> Any:
@@ -162,6 +184,18 @@ def _lies_below(path: str | None) -> bool:
         return True
     parts = path.split("/")
     return "\0" not in path and not {"", ".", ".."} & {*parts}
+
+
+class _Result(Struct, frozen=True, rename="camel"):
+    """What is shown of how a call ended."""
+
+    exit_code: Annotated[int, Meta(ge=-(2**31), lt=2**32)] | None = None
+    duration_ms: Count | None = None
+    output_bytes: Count | None = None
+
+
+class _Compaction(Struct, frozen=True):
+    summary: Annotated[str, Meta(max_length=MAX_SUMMARY)] | None = None
 
 
 class _Tokens(Struct, frozen=True, rename="camel"):
@@ -195,13 +229,25 @@ class _Totals(Struct, frozen=True):
     window: Window | None = None
 
 
-class _Numbers(Struct):
-    """What of a head is shown as times and amounts, and what is counted on from."""
+class _Overrides(Struct, frozen=True):
+    """As they can be set."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+
+
+class _Bounded(Struct):
+    """What of a head is shown as times and amounts, what is counted on from, and how it is set up:
+    within the bounds in which it can be set."""
 
     created_at: Time
     updated_at: Time
     generation: Count = 0
     totals: _Totals = _Totals()
+    title: Annotated[str, Meta(max_length=200)] | None = None
+    overrides: _Overrides = _Overrides()
+    config: ConfigPatch = ConfigPatch()
+    labels: Labels = {}
 
 
 def read_head(header: HeaderLine) -> Head:
@@ -210,7 +256,7 @@ def read_head(header: HeaderLine) -> Head:
         raise BadLine(f"head: it has more than {MAX_HEAD} bytes")
     try:
         head = msgspec.json.decode(header.head, type=Head)
-        msgspec.json.decode(header.head, type=_Numbers)
+        msgspec.json.decode(header.head, type=_Bounded)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BadLine(f"head: {error}") from error
     if head.schema > SCHEMA:

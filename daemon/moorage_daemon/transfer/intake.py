@@ -32,6 +32,7 @@ from moorage_daemon.transfer.lines import (
     blobs_behind,
     chained,
     read,
+    size_said,
 )
 from moorage_protocol.errors import InvalidParams
 from moorage_protocol.transfer import Imported
@@ -213,7 +214,7 @@ class _OwnReading:
             self._skipped = record.seq - 1  # of a log whose beginning was trimmed
         body = checked(record, self.landing.next + self._skipped)
         self.landing.add(record.kind, body, at=record.at, generation=record.generation)
-        self._arriving.expect(blobs_behind(record.kind, body))
+        self._arriving.expect(blobs_behind(record.kind, body), size_said(record.kind, body))
         self._entries += 1
 
     def _end(self, end: EndRecord) -> None:

@@ -125,6 +125,16 @@ def blobs_behind(kind: str, body: bytes) -> frozenset[str]:
         return frozenset()  # of a newer version, or damaged
 
 
+def size_said(kind: str, body: bytes) -> int | None:
+    """How long an entry says that its blob is; None where it says nothing."""
+    if kind not in OF_BYTES:
+        return None
+    try:
+        return msgspec.json.decode(body, type=OF_BYTES[kind]).size
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None  # of a newer version, or damaged
+
+
 class Line(Struct, frozen=True, omit_defaults=True):
     """Any line but the first: one of these is set."""
 

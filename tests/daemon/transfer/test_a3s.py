@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -298,12 +299,17 @@ def _link_folder(path: Path) -> None:
     folder.symlink_to(folder.with_name("elsewhere"))
 
 
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def _pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
 
-SPOILT = {
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link": (_link, "is a link"),
     "a folder that is a link": (_link_folder, "is a link"),
     "a pipe": (_pipe, "is no file"),
@@ -312,9 +318,44 @@ SPOILT = {
     "endless": (lambda path: path.write_text('[{"x":1e999}]'), "more than JSON can say"),
     "not text": (lambda path: path.write_bytes(b'["\xff"]'), "is not JSON"),
     "deep": (lambda path: path.write_text("[" * 200_000), "is not JSON"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is no file"),
+    "a folder": (_folder, "is no file"),
     "no list": (lambda path: path.write_text("{}"), "is no list"),
 }
+
+
+LARGE: Json = {"x": "x" * 600_000}
+
+
+async def test_what_is_too_large_to_be_kept_is_left_behind_and_counted(
+    daemon: Daemon, client: Client, tmp_path: Path
+) -> None:
+    block = {"type": "image", **LARGE}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "Look"}, block, block]}]
+    config = DOCUMENT["config"] | {"security_config": LARGE, "permission_policy": None}
+    document = DOCUMENT | {"messages": messages, "config": config}
+    file = b"".join(a3s.lines(laid_out(tmp_path, document), "session/a"))
+
+    result = await imported(client, file)
+
+    assert result.notes == [
+        "left behind: a security configuration of 600008 bytes",
+        "left behind: 3 parts of more than 524288 bytes",
+    ]
+    head = daemon.sessions.head(result.session_id)
+    assert head is not None
+    assert head.config.security is msgspec.UNSET
+
+
+async def test_a_time_without_a_zone_is_one_of_the_whole_world(
+    client: Client, tmp_path: Path
+) -> None:
+    cost = DOCUMENT["cost_records"][0] | {"timestamp": "1998-07-09T16:00:00"}
+    file = b"".join(a3s.lines(laid_out(tmp_path, DOCUMENT | {"cost_records": [cost]}), "session/a"))
+
+    params = {"sessionId": (await imported(client, file)).session_id}
+
+    usage = await client.call("_moorage/session/usage", params, UsageResult)
+    assert [row.at for row in usage.records] == [900000000.0]
 
 
 @pytest.mark.parametrize("how", SPOILT)

@@ -106,6 +106,7 @@ BROKEN = {
     "a gap": (blob(1, offset=5), "blob.offset must be"),
     "too long": (blob(0, size=MAX_BLOB + 1), "more than"),
     "longer than it is": (blob(1, data=base64.b64encode(b"x" * 2**19).decode()), "blob.offset"),
+    "another size": (blob(0, size=5), "blob.size must be"),
     "no base64": (blob(0, data="???"), "not what a line says"),
     "no digest": (blob(0, sha256="abc"), "not what a line says"),
 }

@@ -435,6 +435,14 @@ def a_cost(*, tokens: int = 5, **fields: int) -> Json:
     return {"provider": "p", "model": "m", "tokens": usage, **fields}
 
 
+def a_result(**fields: int) -> Json:
+    return {"toolCallId": "t", "status": "completed", **fields}
+
+
+def a_prompt(text: str, **fields: Any) -> Json:
+    return {"by": "x", "position": 1, "text": text, **fields}
+
+
 def without(number: int) -> Any:
     def change(lines: list[Json]) -> None:
         del lines[number - 1]
@@ -464,6 +472,14 @@ BROKEN = [
     (the_head(generation=10**30), "line 1: head: "),
     (the_head(generation=-1), "line 1: head: "),
     (the_head(title="x" * 600_000), "line 1: head: it has more than"),
+    (the_head(title="x" * 201), "line 1: head: "),
+    (the_head(config={"maxContextLength": -5}), "line 1: head: "),
+    (the_head(config={"autoCompactThreshold": 0}), "line 1: head: "),
+    (the_head(config={"systemPrompt": "x" * 20_000}), "line 1: head: "),
+    (the_head(config={"confirmation": {"timeoutSeconds": -1}}), "line 1: head: "),
+    (the_head(overrides={"temperature": 9}), "line 1: head: "),
+    (the_head(overrides={"model": "x" * 201}), "line 1: head: "),
+    (the_head(labels={"a": "x" * 300}), "line 1: head: "),
     (the_head(cwd="work"), "line 1: head.cwd must be an absolute path"),
     (the_head(cwd="/work\0"), "line 1: head.cwd must be an absolute path"),
     (the_head(cwd="/" + "x" * 4096), "line 1: head.cwd must be an absolute path"),
@@ -492,6 +508,19 @@ BROKEN = [
         "line 3: entry.body has more than",
     ),
     (a_line(2, body={"state": "reborn", "by": "x"}), "line 2: entry.body: "),
+    (a_line(3, kind="tomorrow", body={"x": "x" * 1_100_000}), "line 3: entry.body has more than"),
+    (a_line(3, kind="result", body=a_result(durationMs=-1)), "line 3: entry.body: "),
+    (a_line(3, kind="result", body=a_result(outputBytes=10**30)), "line 3: entry.body: "),
+    (a_line(3, kind="result", body=a_result(exitCode=2**40)), "line 3: entry.body: "),
+    (a_line(3, kind="prompt", body=a_prompt("x" * 70_000)), "line 3: entry.body.text has more"),
+    (
+        a_line(3, kind="prompt", body=a_prompt("x", _meta={"x": "x" * 1_100_000})),
+        "line 3: entry.body has more than",
+    ),
+    (
+        a_line(3, kind="compaction", body={"upto": 1, "summary": "x" * 140_000}, generation=2),
+        "line 3: entry.body: ",
+    ),
 ]
 
 
