@@ -38,7 +38,7 @@ from moorage_protocol.moorage import (
 )
 
 
-PATIENCE = 5  # seconds, of the test's own clock, that a test waits for anything
+PATIENCE = 30  # seconds, of the test's own clock, that a test waits for anything
 IN_FLIGHT = 4  # writes between daemon and client, as in a socket's buffers
 UNREAD = 1000  # frames a test may send ahead
 

@@ -17,7 +17,7 @@ from moorage_daemon.provider_settings import ProviderKind, ProviderSettings
 
 
 READ = 65536  # bytes
-PATIENCE = 5.0  # seconds
+PATIENCE = 30.0  # seconds
 TLS = b"\x16"  # the first byte of a client that wants to encrypt
 
 Json = dict[str, Any]

@@ -17,7 +17,7 @@ from moorage_protocol import jsonrpc
 
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
-PATIENCE = 5  # seconds
+PATIENCE = 30  # seconds
 
 Json = dict[str, Any]
 Lines = Iterable[tuple[str, str]]
