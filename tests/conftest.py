@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from scripts.torture.leftovers import until_gone
 from tests.daemon.harness import simulated
+from tests.e2e.npm import NOT_TRIED
 
 
 # The tests start hundreds of programs. Where bytecode may not be kept, each compiles all it runs.
@@ -36,6 +37,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(mark.kwargs.get("run") is simulated for mark in item.iter_markers("trio")):
             item.add_marker(pytest.mark.trio(run=simulated), append=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once more what was skipped aloud, in one line that nobody overlooks.
+
+    The reports tell it, as the tests may have run in other processes.
+    """
+    reports: list[pytest.TestReport] = terminalreporter.getreports("skipped")
+    reasons = {str(report.longrepr[2]) for report in reports if isinstance(report.longrepr, tuple)}
+    for reason in sorted(reason for reason in reasons if NOT_TRIED in reason):
+        terminalreporter.write_line(reason, red=True, bold=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,29 +15,16 @@ from tests.e2e.editors import (
     over_stdio,
     over_websocket,
 )
-from tests.e2e.npm import NoSdk, Sdk, find_sdk
-
-
-NO_SDK = pytest.StashKey[str]()
+from tests.e2e.npm import NOT_TRIED, NoSdk, Sdk, find_sdk
 
 
 @pytest.fixture(scope="session")
-def sdk(pytestconfig: pytest.Config) -> Sdk:
+def sdk() -> Sdk:
     """The protocol's JavaScript SDK; without it the tests that need it are skipped, aloud."""
     try:
         return find_sdk()
     except NoSdk as reason:
-        pytestconfig.stash[NO_SDK] = str(reason)
-        pytest.skip("the JavaScript SDK is not there")
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Say it once more, in one line that nobody overlooks."""
-    if NO_SDK in config.stash:
-        line = f"THE JAVASCRIPT SDK WAS NOT TRIED: {config.stash[NO_SDK]}"
-        terminalreporter.write_line(line, red=True, bold=True)
+        pytest.skip(f"{NOT_TRIED}: {reason}")
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from platformdirs import user_cache_path
 
 PACKAGES = {"@agentclientprotocol/sdk": "2.4.0", "ws": "8.18.3", "ajv": "8.17.1"}
 OLDEST_NODE = 20  # its web streams and fetch are what the SDK was made for
+NOT_TRIED = "THE JAVASCRIPT SDK WAS NOT TRIED"
 PATIENCE = 180.0  # seconds for all packages to come
 
 
