@@ -1,5 +1,6 @@
 """Trimming a journal, beside commits: none waits for it, none is lost, wherever it is cut short."""
 
+import os
 import random
 import threading  # noqa: TID251  # the store's threads are stopped where a test wants them
 from collections.abc import AsyncGenerator, Callable
@@ -81,6 +82,7 @@ def carried_out(shelf: Shelf, copy: Copy, pause: Callable[[], None]) -> Progress
         while copy.left > 0:
             copy.go_on(shelf.folder, pause)
         shelf.place(copy)
+    copy.release(shelf.folder)
     return copy.progress
 
 
@@ -182,6 +184,26 @@ def test_the_power_cuts_do_find_a_draft_that_is_not_synced(tmp_path: Path, path:
         found.close()
 
     assert bad > 0
+
+
+def test_the_old_journal_is_held_until_somebody_has_time_to_give_it_up(path: Path) -> None:
+    shelf = filled(TestDisk(path, Platter()))
+    copy = shelf.begin_trim("s1", CUT)
+    assert copy is not None
+
+    while copy.left > 0:
+        copy.go_on(shelf.folder, lambda: None)
+    shelf.place(copy)
+
+    assert copy.progress is Progress.PLACED
+    assert copy.replaced is not None
+    assert os.fstat(copy.replaced.descriptor).st_nlink == 0
+    descriptor = copy.replaced.descriptor
+    copy.release(shelf.folder)
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(descriptor)
+    assert numbers(shelf) == list(range(CUT, COUNT + 1))
+    shelf.close()
 
 
 @pytest.mark.parametrize("is_made_anew", [False, True])

@@ -45,7 +45,8 @@ class Copy:
 
     `source` is the session as it stood when somebody looked last. What stands before byte `copied`
     of its frames is durable in the draft, which is `end` bytes long. `owner` is whose session it
-    is.
+    is. Once it has its place it holds what it `replaced` until somebody calls `release`: the system
+    takes tens of milliseconds to give back a long file, and commits need not wait for that.
     """
 
     session: str
@@ -55,6 +56,7 @@ class Copy:
     progress: Progress = Progress.GOING
     copied: int = 0
     end: int = 0
+    replaced: File | None = None
     _looks: int = 0
     _place: Place = field(default_factory=lambda: Place(0, 0))
     _head: bytes = b""
@@ -98,6 +100,14 @@ class Copy:
         if self._place.seq != self.source.place.seq:
             raise StoreUnreadable(self.session, "its journal ends before its last entry")
         return Standing(self._place, self.source.schema, self._head, self.end, self.end, copy)
+
+    def release(self, folder: Disk) -> None:
+        """Give up what it replaced; a copy that has no place is removed."""
+        if self.replaced is not None:
+            folder.shut(self.replaced)
+            self.replaced = None
+        if self.progress is not Progress.PLACED:
+            folder.remove(self.draft)
 
     def _write(self, folder: Disk, payloads: Callable[[File], Iterator[bytes]]) -> None:
         """Write frames, durably."""

@@ -289,9 +289,10 @@ class Shelf:
             return
         if not copy.look(self.standing[copy.session]):
             return
-        standing = copy.finish(self.folder, next(self.copies))
+        standing, name = copy.finish(self.folder, next(self.copies)), name_of(copy.session)
+        copy.replaced = self.folder.open(name)
         with self.swap:
-            self._guarded(lambda: self.folder.rename(copy.draft, name_of(copy.session)))
+            self._guarded(lambda: self.folder.rename(copy.draft, name))
             self.standing[copy.session] = standing
         self._guarded(self.folder.sync_names)
         copy.progress = Progress.PLACED

@@ -104,8 +104,7 @@ class FileStore(DurableStore):
                 try:
                     await self._carry_out(copy)
                 finally:
-                    if copy.progress is not Progress.PLACED:
-                        await self._let_go(copy)
+                    await self._let_go(copy)
                 if copy.progress is Progress.PLACED:
                     break
             return copy
@@ -128,16 +127,16 @@ class FileStore(DurableStore):
             copy.go_on(folder, Breather().breathe)
 
     async def _let_go(self, copy: Copy) -> None:
-        """Remove what there is of a copy that is of no use."""
+        """Give up what the copy has no use for."""
         try:
             with trio.move_on_after(LET_GO_PATIENCE, shield=True):
-                await self._threads.moving.run(lambda: self._remove_draft(copy))
+                await self._threads.moving.run(lambda: self._release(copy))
         except StoreError:
             logger.exception("half a copy is left until the next start")
 
-    def _remove_draft(self, copy: Copy) -> None:
+    def _release(self, copy: Copy) -> None:
         with self._journals() as folder:
-            folder.remove(copy.draft)
+            copy.release(folder)
 
     @contextmanager
     def _journals(self) -> Generator[Disk]:
