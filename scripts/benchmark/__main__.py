@@ -28,7 +28,7 @@ CHUNKS = 2000
 MANY = 500  # sessions, and clients: what the first dozens share would count too much among fewer
 EPILOG = """\
 examples:
-  scripts/bench                    all of it, some four minutes
+  scripts/bench                    all of it, some six minutes
   scripts/bench --quick            a tenth of the rounds, to see that it works
   scripts/bench --only provider    turns over a model, beside agents that are had on demand
   scripts/bench > now.json         figures to a file, progress to the terminal
