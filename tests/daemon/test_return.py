@@ -8,8 +8,9 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from moorage_daemon.agents.port import AgentFailed
+from moorage_daemon.connection.prompts import MAX_AGAIN
 from moorage_protocol.acp import Meta, StopReason
-from moorage_protocol.errors import InvalidParams, TurnFailed
+from moorage_protocol.errors import InvalidParams, Overloaded, TurnFailed
 from moorage_protocol.moorage import Cause, LoadedMeta, LoadResult, NewResultMeta
 from tests.daemon.harness import Daemon, open_daemon, simulated
 from tests.daemon.twin import Client, Json
@@ -293,6 +294,60 @@ async def test_answer_of_a_turn_that_has_ended_cannot_be_cancelled(
     client.notify("$/cancel_request", {"requestId": reply.id})
 
     assert (await reply.result()).stop_reason is StopReason.END_TURN
+
+
+# ---- a prompt sent again and again
+
+
+async def test_running_prompt_that_is_sent_again_and_again_is_answered_as_often_within_a_bound(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await client.new()
+    first = client.prompt(session, promptId="p")
+    performance = await daemon.puppet.next()
+    again = [client.prompt(session, promptId="p") for _ in range(MAX_AGAIN)]
+    await wait_all_tasks_blocked()
+
+    with pytest.raises(Overloaded):
+        await client.prompt(session, promptId="p").result()
+    client.notify("$/cancel_request", {"requestId": again[-1].id})
+    told = [(await reply.verdict()).generation for reply in [first, *again]]
+
+    assert performance.was_cancelled
+    assert told == [1] * (MAX_AGAIN + 1)
+    assert await is_answered_again(daemon, client, session)
+
+
+async def is_answered_again(daemon: Daemon, client: Client, session: str) -> bool:
+    """Whether there is room for it: what was answered waits no longer."""
+    client.prompt(session, promptId="q")
+    performance = await daemon.puppet.next()
+    reply = client.prompt(session, promptId="q")
+    performance.finish()
+    return (await reply.verdict()).generation == 2
+
+
+async def test_turn_keeps_nothing_of_the_connections_that_came_and_went_while_it_ran(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await client.new()
+    reply = client.prompt(session, promptId="p")
+    performance = await daemon.puppet.next()
+    turn = daemon.session(session).turn
+    assert turn is not None
+
+    for _ in range(3):
+        other = await daemon.connect()
+        other.prompt(session, promptId="p")
+        other.prompt(session, promptId="p")
+        await wait_all_tasks_blocked()
+        assert len(turn.watchers) == 2, "of each connection that is there, one"
+        other.leave()
+        await wait_all_tasks_blocked()
+
+    assert len(turn.watchers) == 1
+    performance.finish()
+    assert (await reply.verdict()).generation == 1
 
 
 # ---- cancelling

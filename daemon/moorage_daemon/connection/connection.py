@@ -17,6 +17,7 @@ from msgspec.structs import replace as replaced
 from moorage_daemon.connection.attachment import Asked, Attachment, Token
 from moorage_daemon.connection.lending import Call, Lending, LentToSession
 from moorage_daemon.connection.outbox import Outbox
+from moorage_daemon.connection.prompts import Prompts
 from moorage_daemon.connection.transport import Transport, TransportClosed
 from moorage_daemon.dispatch import broken, dispatch
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, OnVerdict
@@ -47,8 +48,6 @@ MAX_NAME = 100  # characters of what a client calls itself, as lists show it
 MAX_FOUND = 1000  # answers that are looked up at once: as many prompts as a bridge sends again
 LINGER = 1.0  # seconds in which a client that stopped sending still gets its answers
 
-Work = trio.CancelScope | tuple[Session, Turn]
-
 
 @dataclass(eq=False, slots=True)
 class Connection:
@@ -60,8 +59,11 @@ class Connection:
     initialized: bool = False
     _outbox: Outbox = field(init=False)
     _lending: Lending = field(init=False)
+    _prompts: Prompts = field(init=False)
     _peer: Peer[Token] = field(default_factory=lambda: Peer(secrets.randbelow(2**48)))
-    _open: dict[RequestId, Work] = field(default_factory=dict[RequestId, Work])
+    _open: dict[RequestId, trio.CancelScope] = field(
+        default_factory=dict[RequestId, trio.CancelScope]
+    )
     _waiting: int = 0  # requests at work in tasks
     _finding: int = 0  # of them, those whose answer is there already
     _unsettled: int = 0  # answers that wait for the disk
@@ -71,6 +73,7 @@ class Connection:
     def __post_init__(self) -> None:
         self._outbox = Outbox(self._overflowed)
         self._lending = Lending(self)
+        self._prompts = Prompts(self._answer_prompt)
 
     # ---- life
 
@@ -88,6 +91,7 @@ class Connection:
         finally:
             self.desk.imports.drop_all_of(self.identity.connection)
             self._lending.end()
+            self._prompts.close()
             self._outbox.close()
             self._peer.abandon()
 
@@ -185,8 +189,10 @@ class Connection:
             case AtSeq():
                 self._answer_at(request_id, answer)
             case OnVerdict(session, turn):
-                self._open[request_id] = (session, turn)
-                turn.watch(lambda turn: self._answer_prompt(request_id, session, turn))
+                try:
+                    self._prompts.wait(request_id, session, turn)
+                except Overloaded as error:
+                    self._answer(request_id, error)
             case Later():
                 self._start_later(request_id, answer)
             case _:
@@ -223,7 +229,6 @@ class Connection:
             self._answered.set()
 
     def _answer_prompt(self, request_id: RequestId, session: Session, turn: Turn) -> None:
-        self._open.pop(request_id, None)
         assert turn.verdict is not None
         result = prompt_answer(turn.verdict, turn.generation)
         if not (isinstance(result, RpcError) or self.identity.advertised):
@@ -270,13 +275,12 @@ class Connection:
             request_id = lenient.decode(params, CancelRequest).request_id
         except RpcError:
             return
-        match self._open.get(request_id):
-            case (session, turn):
-                session.stop(turn, Cause.CLIENT_RPC, self.identity.tui)
-            case trio.CancelScope() as scope:
-                scope.cancel()
-            case None:
-                pass
+        prompted = self._prompts.find(request_id)
+        if prompted is not None:
+            session, turn = prompted
+            session.stop(turn, Cause.CLIENT_RPC, self.identity.tui)
+        elif request_id in self._open:
+            self._open[request_id].cancel()
 
     # ---- questions
 

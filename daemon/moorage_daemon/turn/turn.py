@@ -122,3 +122,8 @@ class Turn:
             tell(self)
         else:
             self.watchers.append(tell)
+
+    def unwatch(self, tell: Callable[["Turn"], None]) -> None:
+        """Call back no more."""
+        if tell in self.watchers:
+            self.watchers.remove(tell)
