@@ -18,6 +18,7 @@ from pathlib import Path
 
 from scripts.benchmark.daemon import Daemon, memory_of, running_daemon, user_environment
 from scripts.benchmark.figures import beside, say, spread, timed
+from scripts.benchmark.flood import flood_figures
 from scripts.benchmark.grants import grant_figures
 from scripts.benchmark.provider import provider_figures
 from scripts.benchmark.store import store_figures
@@ -104,6 +105,8 @@ def daemon_figures(work: Path, rounds: float) -> Json:
         figures["bridge_first_answer"] = bridge_first_answer(daemon, _some(10, rounds, 3))
         say("a busy daemon")
         figures["turn_while_100_sessions_stream"] = busy_figures(daemon, work, turns)
+        say("a flood")
+        figures["turn_beside_a_flood"] = flood_figures(daemon, work, turns)
     return figures
 
 

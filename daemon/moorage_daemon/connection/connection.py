@@ -1,8 +1,8 @@
 """A connection: reads frames, dispatches them in their order, and has one task that writes.
 
-The read loop awaits nothing but the next frame; a request that has to wait becomes an answer that
-stands in a log's order or a task of this connection's nursery. Only the writer writes, and no
-turn's cancellation reaches it: a write that is cut ends the connection.
+The read loop awaits nothing but the next frame and its time for it; a request that has to wait
+becomes an answer that stands in a log's order or a task of this connection's nursery. Only the
+writer writes, and no turn's cancellation reaches it: a write that is cut ends the connection.
 """
 
 import logging
@@ -17,6 +17,7 @@ from msgspec.structs import replace as replaced
 from moorage_daemon.connection.attachment import Asked, Attachment, Token
 from moorage_daemon.connection.lending import Call, Lending, LentToSession
 from moorage_daemon.connection.outbox import Outbox
+from moorage_daemon.connection.pace import Pace
 from moorage_daemon.connection.prompts import Prompts
 from moorage_daemon.connection.transport import Transport, TransportClosed
 from moorage_daemon.dispatch import broken, dispatch
@@ -107,12 +108,14 @@ class Connection:
         await self._finish()
 
     async def _read(self) -> None:
+        pace = Pace()
         while True:
             try:
                 frames = await self.transport.receive()
             except TransportClosed:
                 return
             for frame in frames:
+                await pace.wait()
                 self._receive(frame)
 
     async def _write(self) -> None:
