@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -112,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stdio",
         action="store_true",
-        help="serve standard input and output alone, in memory unless --state-dir is given",
+        help="serve standard input and output until they end: alone and in memory, or in "
+        "--state-dir and beside the commands that are told of it",
     )
     parser.add_argument("--verbose", action="store_true", help="log more")
     instead = parser.add_argument_group("instead of a start").add_mutually_exclusive_group()
@@ -146,8 +148,9 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     with open_state_dir(settings.state_dir) as state:
         if arguments.stdio:
-            leave = partial(_leave, state=state)
-            trio.run(_serve_stdio, settings, open_app(settings, state, abandon=leave), leave)
+            if arguments.websocket is None:  # an editor's own program opens no port unasked
+                settings = replace(settings, websocket=None)
+            trio.run(_serve_stdio_and_others, settings, state)
         else:
             trio.run(_serve, settings, state)
     return 0
@@ -165,6 +168,22 @@ def _answer(question: str, choose: Callable[[], Chosen]) -> str:
     if question == "settings":
         return msgspec.json.encode(settings_report(chosen)).decode()
     return f"In order: {chosen.source}"
+
+
+async def _serve_stdio_and_others(settings: Settings, state: StateDir) -> None:
+    """Serve standard input, and beside it this user's commands: the directory is this daemon's."""
+    leave = partial(_leave, state=state)
+    opening = _listening(settings, state, open_app(settings, state, abandon=leave))
+    await _serve_stdio(settings, opening, leave)
+
+
+@asynccontextmanager
+async def _listening(
+    settings: Settings, state: StateDir, opening: AbstractAsyncContextManager[App]
+) -> AsyncGenerator[App]:
+    async with opening as app, open_listeners(app, settings, state):
+        _publish(settings, state, app.websocket_port)
+        yield app
 
 
 async def _serve_stdio(
@@ -206,14 +225,20 @@ async def _obey(
 
 
 def _announce(settings: Settings, state: StateDir, port: int | None) -> None:
+    websocket, unix = _publish(settings, state, port)
+    line = {"ready": True, "pid": os.getpid(), "websocket": websocket, "unix": unix}
+    print(json.dumps(line), flush=True)
+
+
+def _publish(settings: Settings, state: StateDir, port: int | None) -> tuple[str | None, str]:
+    """Tell this user's programs where the daemon listens; gives both addresses."""
     websocket = None
     if port is not None and settings.websocket is not None:
         host = settings.websocket.host
         websocket = f"ws://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
     unix = str(state.socket_path)
     state.publish(os.getpid(), websocket, unix)
-    line = {"ready": True, "pid": os.getpid(), "websocket": websocket, "unix": unix}
-    print(json.dumps(line), flush=True)
+    return websocket, unix
 
 
 def _leave(code: int = 0, *, state: StateDir | None = None) -> None:

@@ -206,7 +206,6 @@ def test_with_state_dir_it_is_the_one_daemon_there(tmp_path: Path) -> None:
     with over_stdio(Lines(), "--state-dir", str(state)) as first:
         first.stream.introduce()
         assert is_alive(state)
-        assert read_daemon(state) is None  # it listens nowhere
         with over_stdio(Lines(), "--state-dir", str(state)) as second:
             assert second.stream.rest() == []
             code, errors = second.left()
@@ -222,6 +221,43 @@ def test_with_state_dir_it_is_the_one_daemon_there(tmp_path: Path) -> None:
         stream.introduce()
         rows = stream.call("session/list")["result"]["sessions"]
         assert [row["sessionId"] for row in rows] == [session]
+
+
+def test_in_a_state_dir_others_look_on_and_kill_and_are_told_of_the_end(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with over_stdio(Lines(), "--state-dir", str(state)) as alone:
+        alone.stream.introduce()
+        daemon = read_daemon(state)
+        assert daemon is not None
+        assert (daemon.pid, daemon.websocket) == (alone.process.pid, None)
+        killed, left = new(alone.stream, tmp_path), new(alone.stream, tmp_path)
+        prompt(alone.stream, killed, ENDLESS)
+        until(alone.stream, "chunk 3")
+        with over_unix(Path(daemon.unix), Lines()) as other:
+            other.introduce()
+            other.call("_moorage/session/attach", sessionId=left)
+
+            assert other.call("session/kill", sessionId=killed)["result"]["durable"]
+            assert until(alone.stream, '"result"')["result"]["stopReason"] == "cancelled"
+            alone.stream.end()
+
+            assert until(other, "detached")["params"]["reason"] == "shutdown"
+            assert other.rest() == []
+        alone.stream.rest()
+        assert alone.left()[0] == 0
+    assert read_daemon(state) is None
+    assert not Path(daemon.unix).exists()
+
+
+def test_in_a_state_dir_it_opens_a_port_only_if_it_is_told_to(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with over_stdio(Lines(), "--state-dir", str(state), "--websocket", "127.0.0.1:0") as alone:
+        alone.stream.introduce()
+        daemon = read_daemon(state)
+        assert daemon is not None
+        assert daemon.websocket is not None
+        alone.stream.end()
+        assert alone.left() == (0, "")
 
 
 # ---- what is on its standard output
