@@ -1,11 +1,9 @@
 """A provider's key is in the environment or the file where its user put it, and nowhere else."""
 
-import base64
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -15,6 +13,7 @@ from moorage_daemon.app import App, open_app
 from moorage_daemon.settings import Flags, load_settings
 from moorage_daemon.statedir import open_state_dir
 from moorage_protocol.errors import InvalidParams, TurnFailed
+from tests.daemon.canaries import FORMS, command_lines_with, files_with, is_told
 from tests.daemon.providers.fake import FakeProvider, Play, open_fake, refusing, saying
 from tests.daemon.providers.faults import cut_mid_stream, endless_line, hang, no_http
 from tests.daemon.transfer.files import exported
@@ -33,28 +32,6 @@ PLAYS: list[Play] = [
     hang,
     saying("Hello again."),
 ]
-
-
-def disguises(secret: str) -> list[bytes]:
-    """The secret as it is, and as it would look in a header, a URL, a dump."""
-    raw = secret.encode()
-    return [raw, base64.b64encode(raw), raw.hex().encode(), quote(secret, safe="").encode()]
-
-
-def files_with_it(folder: Path) -> list[str]:
-    return [
-        str(path)
-        for path in folder.rglob("*")
-        if path.is_file() and any(form in path.read_bytes() for form in disguises(CANARY))
-    ]
-
-
-def command_lines_with_it() -> list[str]:
-    found: list[str] = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            found += [str(path)] if CANARY.encode() in path.read_bytes() else []
-    return found
 
 
 def config(folder: Path, fake: FakeProvider, key: str) -> Path:
@@ -149,7 +126,7 @@ async def test_key_is_nowhere_after_turns_of_every_kind(
                 await turns_of_every_kind(client)
                 shown = await environment_of_a_tool(client)
                 taken_out = await other_tries_to_leave_it(client)
-                assert command_lines_with_it() == []
+                assert command_lines_with(CANARY) == []
 
         assert [visit.headers["authorization"] for visit in fake.visits] == [
             f"Bearer {CANARY}"
@@ -159,13 +136,13 @@ async def test_key_is_nowhere_after_turns_of_every_kind(
     assert b"Hello again." in taken_out
     everything = msgspec.json.encode(client.messages) + taken_out + caplog.text.encode()
     everything += repr([vars(record) for record in caplog.records]).encode()
-    assert not any(form in everything for form in disguises(CANARY))
-    assert files_with_it(state_path) == []
+    assert not is_told(CANARY, everything)
+    assert files_with(CANARY, state_path) == []
     assert len(list(state_path.iterdir())) > 2, "there was something to look through"
 
 
 def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
-    for number, form in enumerate(disguises(CANARY)):
-        (tmp_path / f"{number}").write_bytes(b"..." + form + b"...")
+    for name, write in FORMS.items():
+        (tmp_path / name).write_text(f"...{write(CANARY)}...")
 
-    assert len(files_with_it(tmp_path)) == 4
+    assert len(files_with(CANARY, tmp_path)) == len(FORMS)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from moorage_daemon.agents.port import AgentFailed
+from moorage_daemon.agents.port import AgentFailed, Compaction, Exchange, Past
 from moorage_daemon.grants.calls import Call, Words
 from moorage_daemon.log_lines import LOG_FORMAT, LogLines
-from moorage_daemon.tools.port import Bench, Report, ToolFailed
+from moorage_daemon.tools.port import Bench, NotBegun, Report, ToolFailed
 from moorage_daemon.turn.shown import MARK
 from moorage_protocol.acp import Diff, PlanEntry, ToolCallContent
 from moorage_protocol.errors import InvalidParams, TurnFailed
@@ -181,15 +181,15 @@ async def test_later_turn_hears_the_mark(daemon: Daemon, client: Client) -> None
     await finish(client, session, performance)
     send(client, session, text("and now?"))
     later = await daemon.puppet.next()
-    heard: list[object] = []
+    heard: list[Past] = []
 
     async def listen(stage: Any) -> None:
-        heard.extend(await stage.history(1000))
+        heard.append(await stage.history(1000))
 
     await later.do(listen)
 
-    [exchange] = heard
-    assert (exchange.prompt, exchange.answer) == (f"use\n{MARK}", f"I used {MARK}.")  # type: ignore[attr-defined]
+    [past] = heard
+    assert list(past.exchanges) == [Exchange(f"use\n{MARK}", f"I used {MARK}.", generation=1)]
 
 
 async def test_daemon_that_was_killed_knows_it_no_longer(daemon: Daemon, client: Client) -> None:
@@ -380,6 +380,7 @@ class Reckless(Lever):
         Report(f"{'long ' * 100_000}{SECRET}"),
         Report(SECRET[:10], whole=f"the whole {SECRET}"),
         ToolFailed(f"no such host: {SECRET}"),
+        NotBegun(f"no such program: {SECRET}"),
     ],
 )
 async def test_call_with_a_secret_runs_with_it_and_is_shown_without(
@@ -439,15 +440,15 @@ async def test_always_allowed_is_no_call_with_a_secret(daemon: Daemon, client: C
     """What is behind the mark is another secret each time."""
     _, performance = await begin(daemon, client, secret())
     lever = Lever(asks=True)
-    for number in (1, 2):
-        done = performance.begin(lever.call(SECRET))
+    for number, label in enumerate((SECRET, SECRET, MARK), start=1):
+        done = performance.begin(lever.call(label))
         client.choose(await client.question(number), "always")
         await done.wait()
 
-    assert lever.pulled == [SECRET, SECRET]
+    assert lever.pulled == [SECRET, SECRET, MARK]
 
 
-async def test_plans_questions_and_reports_are_told_without_it(
+async def test_plans_questions_reports_and_summaries_are_told_without_it(
     daemon: Daemon, client: Client
 ) -> None:
     session, performance = await begin(daemon, client, secret())
@@ -456,6 +457,7 @@ async def test_plans_questions_and_reports_are_told_without_it(
     step = PlanEntry(content=f"use {SECRET}", priority="high", status="pending")
     await performance.do(lambda stage: stage.plan([step]))
     await performance.do(lambda stage: stage.report(report))
+    await performance.do(lambda stage: stage.compact(Compaction(0, f"used {SECRET}"), None))
     done = performance.begin(lambda stage: stage.ask(f"may I use {SECRET}?"))
     client.choose(await client.question())
     await done.wait()
