@@ -5,6 +5,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -54,6 +55,7 @@ COLLECT_AFTER = 50_000  # objects; a pause every few seconds under load, not eve
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the daemon; ends the process."""
     _hold_standard_descriptors()
+    _leave_no_core()
     arguments = _parser().parse_args(argv)
     _log_to_stderr(arguments.verbose)
     gc.set_threshold(COLLECT_AFTER, 20, 20)  # thousands of sessions are taken up by the start
@@ -72,6 +74,13 @@ def _hold_standard_descriptors() -> None:
     os.close(descriptor)
     if not sys.stderr:
         sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def _leave_no_core() -> None:
+    """A core of it would hold keys, tokens and secrets of prompts; who wants one raises the limit
+    again, as a tool may."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
 def _sole(error: Exception) -> Exception:

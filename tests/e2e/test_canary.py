@@ -1,7 +1,9 @@
 """The secret of a prompt is in no file of a real daemon, also when that is killed in the middle."""
 
 import os
+import resource
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -84,6 +86,32 @@ async def test_secret_is_in_no_file_before_and_after_a_kill_and_an_unmarked_one_
     assert not is_told(CANARY, taken_out)
     assert b"[secret]" in taken_out
     assert files_with(CONTROL, folder), "the search finds what is there"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are read in /proc")
+def test_daemon_that_crashes_leaves_no_picture_of_its_memory(folder: Path) -> None:
+    ours = resource.getrlimit(resource.RLIMIT_CORE)
+    if ours[1] == 0:
+        pytest.skip("here nothing leaves one")
+    resource.setrlimit(resource.RLIMIT_CORE, (ours[1], ours[1]))
+    try:
+        with running(folder / "state") as daemon:
+            limits = {pid: core_limit(pid) for pid in (os.getpid(), daemon.process.pid)}
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, ours)
+
+    assert limits == {os.getpid(): limits[os.getpid()], daemon.process.pid: "0"}
+    assert limits[os.getpid()] != "0"
+
+
+def core_limit(pid: int) -> str:
+    """The limit in force, in bytes, or that there is none."""
+    [line] = [
+        line
+        for line in Path(f"/proc/{pid}/limits").read_text().splitlines()
+        if line.startswith("Max core file size")
+    ]
+    return line.split()[4]
 
 
 async def test_secret_of_the_command_line_reaches_a_tool_and_no_file(folder: Path) -> None:
