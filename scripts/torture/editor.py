@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -38,6 +39,9 @@ ANSWERED = 20.0  # seconds from the last kill until every prompt is answered
 GONE = 5.0  # seconds for a killed daemon to be gone
 LOOK = 0.005  # seconds between looks for a daemon
 CONTROL_ROUNDS = 3
+
+
+L = TypeVar("L", bound="Life")
 
 
 @dataclass(eq=False)
@@ -84,10 +88,21 @@ class Life:
         else:
             self.started_by_bridge += 1
 
+    async def strike(self) -> None:
+        """What a round is about."""
+        await self.kill()
+
+    async def recover(self) -> None:
+        """The next daemon, which may be killed at once."""
+        await self.come_back()
+        if self.report.random.random() < AGAIN:
+            await self.kill()
+            await self.come_back()
+
     # ---- one round
 
     async def round(self) -> None:
-        """Everything under way, a kill, and everything answered."""
+        """Everything under way, a blow, and everything answered."""
         chance = self.report.random
         async with trio.open_nursery() as nursery:
             killed = self.killed = trio.Event()
@@ -98,13 +113,10 @@ class Life:
             nursery.start_soon(self._short_turns, self.sessions[-1], killed)
             at_once = chance.random() < AT_ONCE
             await trio.sleep(chance.uniform(0, 0.005 if at_once else MOST_UPTIME))
-            await self.kill()
+            await self.strike()
             began = time.monotonic()
             killed.set()
-            await self.come_back()
-            if chance.random() < AGAIN:
-                await self.kill()
-                await self.come_back()
+            await self.recover()
             nursery.cancel_scope.deadline = trio.current_time() + ANSWERED
         if nursery.cancel_scope.cancelled_caught:
             self.report.violation("a prompt is not answered")
@@ -168,13 +180,17 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def living(report: Report, state: Path, command: Sequence[str]) -> AsyncGenerator[Life]:
+async def living(
+    report: Report,
+    state: Path,
+    command: Sequence[str],
+    make: Callable[[SdkEditor, trio.Nursery], L],
+) -> AsyncGenerator[L]:
     """An editor with its bridge and three sessions; no daemon is left in the end."""
-    await trio.Path(state).mkdir(mode=0o700)
     try:
         async with trio.open_nursery() as daemons:
             async with open_sdk_editor(command) as editor:
-                life = Life(report, state, editor, daemons)
+                life = make(editor, daemons)
                 editor.allows = life.allows
                 for _ in range(len(PROGRAMME) + 1):
                     new = await editor.call("new_session", cwd=str(report.work), mcp_servers=[])
@@ -187,6 +203,18 @@ async def living(report: Report, state: Path, command: Sequence[str]) -> AsyncGe
                 os.kill(pid, signal.SIGKILL)
 
 
+@asynccontextmanager
+async def near(report: Report, state: Path, command: Sequence[str]) -> AsyncGenerator[Life]:
+    """The same with a daemon that the bridge starts if need be."""
+    await trio.Path(state).mkdir(mode=0o700)
+
+    def make(editor: SdkEditor, daemons: trio.Nursery) -> Life:
+        return Life(report, state, editor, daemons)
+
+    async with living(report, state, command, make) as life:
+        yield life
+
+
 def _bridge(state: Path) -> list[str]:
     return ["-c", MOORAGE, "acp", "--state-dir", str(state)]
 
@@ -197,7 +225,7 @@ async def control(report: Report, which: str) -> None:
     command = ["-m", "tests.clients.forgetful", which, str(state)]
     quiet = Report(report.program, CONTROL_ROUNDS, report.seed, report.work)
     quiet.say = lambda text: None  # type: ignore[method-assign]  # what it finds is expected
-    async with living(quiet, state, command) as life:
+    async with near(quiet, state, command) as life:
         for _ in range(CONTROL_ROUNDS):
             await life.round()
         report.control(which, quiet.violations + life.problems())
@@ -206,7 +234,7 @@ async def control(report: Report, which: str) -> None:
 async def torture(report: Report) -> None:
     """Kill, and kill again."""
     state = report.work / "state"
-    async with living(report, state, _bridge(state)) as life:
+    async with near(report, state, _bridge(state)) as life:
         for number in range(1, report.rounds + 1):
             await life.round()
             report.say(f"{number} rounds, {life.kills} kills, {life.ends.count('cancelled')} cut")
