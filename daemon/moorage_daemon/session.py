@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from moorage_daemon.admission import Admission, Known, OtherPrompt, remembered, remembering
 from moorage_daemon.agents.port import Agent, Compaction, ModelCall
+from moorage_daemon.ending import Ending
 from moorage_daemon.grants.refusals import Refused
 from moorage_daemon.log.log import Log
 from moorage_daemon.log.render import iso
@@ -108,6 +109,7 @@ class Session:
     standing: StandingAnswers = field(init=False)
     ground: Ground = field(init=False)
     ends: DetachReason | None = None
+    ending: Ending | None = None  # the record of a kill
     servers: tuple[McpServer, ...] = ()  # as named by a client; they may hold keys
     owes_word_of_servers: bool = False
     is_leaving: bool = False  # the store removes it: nothing is written any more

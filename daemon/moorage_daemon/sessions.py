@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from moorage_daemon.ending import Ending
 from moorage_daemon.identity import Principal, Verb, authorize, new_id
 from moorage_daemon.log.committer import Committer
+from moorage_daemon.log.kills import record_kill
 from moorage_daemon.log.log import Log
 from moorage_daemon.session import Killed, Session
 from moorage_daemon.store.model import Head, Kind, Life, StateBody, as_cost
@@ -177,7 +178,9 @@ class Sessions:
             "a session was killed",
             extra={"session": session.id, "by": by, "turns": len(killed.turns)},
         )
-        return killed, self._begin(lambda: self._put_away(session))
+        body = StateBody(state=Life.KILLED, by=by, reason=reason)
+        session.ending = self._begin(lambda: self._bury(session, body))
+        return killed, session.ending
 
     async def until_recorded(self, ending: Ending) -> bool:
         """Wait for the record of a kill, at most the grace and a little; whether it holds."""
@@ -220,13 +223,24 @@ class Sessions:
         self.around.sessions.start_soon(ending.bring_about, work)
         return ending
 
+    async def _bury(self, session: Session, death: StateBody) -> None:
+        """Put a killed session away once that is on record, however long it takes."""
+        try:
+            await self._put_away(session)
+        except StorageError:
+            stored = await record_kill(self.committer, session.id, death)
+            if stored is not None:
+                self._park(session, stored)
+
     async def _put_away(self, session: Session) -> None:
         await session.ended()
+        self._park(session, Stored(session.head, session.log.durable, session.log.first))
+
+    def _park(self, session: Session, stored: Stored) -> None:
         if self.live.get(session.id) is session and not session.is_doomed:
             del self.live[session.id]
             session.ground.leave()
-            log = session.log
-            self.parked[session.id] = Stored(session.head, log.durable, log.first)
+            self.parked[session.id] = stored
             session.log.end_readers(session.log.durable)  # who came in the last moment, too
 
     async def _remove(self, session: Session) -> None:
@@ -291,7 +305,7 @@ class Sessions:
     async def _drain_one(self, session: Session) -> None:
         try:
             session.end("daemon", DetachReason.SHUTDOWN, Cause.SHUTDOWN)
-            await session.ended()
+            await (session.ending.over() if session.ending is not None else session.ended())
         except RpcError:
             logger.exception("a session could not be closed", extra={"session": session.id})
 

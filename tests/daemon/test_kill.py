@@ -6,13 +6,17 @@ from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
 from moorage_daemon.agents.port import Stage, StageClosed
+from moorage_daemon.log.kills import LONGEST_PAUSE
 from moorage_daemon.settings import ClosePolicy
-from moorage_daemon.store.model import Life
+from moorage_daemon.store.memory import MemoryStore
+from moorage_daemon.store.model import Entry, Kind, Life
+from moorage_daemon.store.port import Change
 from moorage_protocol import jsonrpc
-from moorage_protocol.errors import MethodNotFound, NotFound, RpcError, SessionState
+from moorage_protocol.errors import MethodNotFound, NotFound, RpcError, SessionState, StorageError
 from moorage_protocol.moorage import Cause, KillResult, Outcome, RespondOutcome, State
 from tests.daemon.harness import GRACE, Daemon, open_daemon, simulated
 from tests.daemon.puppet import Act, Lever, saying
+from tests.daemon.store.faulty import FaultyStore
 from tests.daemon.twin import Client, prompt_params
 
 
@@ -438,6 +442,141 @@ async def test_a_kill_of_one_session_is_nothing_to_another(daemon: Daemon, clien
     performance.finish()
 
     assert (await reply.verdict()).outcome is Outcome.COMPLETED
+
+
+# ---- kill, where the session's log has failed
+
+
+async def failed(daemon: Daemon, client: Client) -> str:
+    """A session that cannot be written any more; its turn had begun."""
+    session = await client.new()
+    reply = client.prompt(session)
+    performance = await daemon.puppet.next()
+    await wait_all_tasks_blocked()
+    daemon.store.break_next(times=2)
+    performance.begin(saying("lost"))
+    with pytest.raises(StorageError):
+        await reply.result()
+    assert daemon.session(session).state is State.STORAGE_FAILED
+    return session
+
+
+async def is_killed_on_record(daemon: Daemon, session: str) -> bool:
+    """Whether the next daemon finds it killed, its turn ended by that, and its log whole."""
+    async with open_daemon(await daemon.image()) as restarted:
+        log = await restarted.log(session)
+        assert [entry.seq for entry in log] == list(range(1, len(log) + 1))
+        head = restarted.sessions.head(session)
+        assert head is not None
+        if head.life is not Life.KILLED:
+            return False
+        reader = await restarted.connect()
+        with pytest.raises(NotFound):
+            await reader.load(session)
+        [turn] = await reader.turns(session)
+        assert turn.verdict is not None
+        assert turn.verdict.cause is Cause.ADMIN_KILL
+        states = [entry for entry in await reader.entries(session) if entry["kind"] == "state"]
+        assert states[-1]["reason"] == "it drifts"
+        return True
+
+
+async def test_a_kill_of_a_session_that_cannot_be_written_is_on_record_as_soon_as_the_store_works(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await failed(daemon, client)
+
+    result = await client.kill(session, "it drifts")
+
+    assert result.durable
+    assert await is_killed_on_record(daemon, session)
+    assert (await client.status()).sessions.live == 0
+    assert [entry["kind"] for entry in await client.entries(session)][-2:] == ["state", "verdict"]
+    assert not (await client.kill(session)).killed
+
+
+async def test_a_kill_is_repeated_until_it_holds_however_long_the_store_is_broken(
+    daemon: Daemon, client: Client
+) -> None:
+    """It holds in memory meanwhile, and whoever asked has an answer within the grace."""
+    session = await failed(daemon, client)
+    daemon.store.break_next(times=100)
+    start = trio.current_time()
+
+    result = await client.kill(session, "it drifts")
+
+    assert (result.killed, result.durable) == (True, False)
+    assert GRACE <= trio.current_time() - start <= GRACE + 1
+    with pytest.raises(NotFound):
+        await client.prompt(session).result()
+    assert not await is_killed_on_record(daemon, session)
+    await trio.sleep(100 * LONGEST_PAUSE)
+    assert await is_killed_on_record(daemon, session)
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+async def test_a_kill_whose_own_record_is_lost_with_the_log_is_written_anew(
+    daemon: Daemon, client: Client, is_written: bool
+) -> None:
+    session = await client.new()
+    reply = client.prompt(session)
+    await daemon.puppet.next()
+    await wait_all_tasks_blocked()
+    daemon.store.fail_reopen()
+    daemon.store.break_next(written=is_written)
+
+    result = await client.kill(session, "it drifts")
+
+    assert result.durable
+    with pytest.raises(StorageError):
+        await reply.result()
+    assert await is_killed_on_record(daemon, session)
+
+
+async def test_a_kill_of_a_session_that_somebody_else_wrote_to_is_on_record(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await client.new()
+    client.prompt(session)
+    await daemon.puppet.next()
+    await wait_all_tasks_blocked()
+    tip = await daemon.store.tip(session)
+    assert tip is not None
+    stolen = Entry(tip + 1, 0.0, Kind.STATE, b'{"state":"active","by":"thief"}')
+    await daemon.store.inner.commit([Change(session, (stolen,))])
+
+    assert (await client.kill(session, "it drifts")).durable
+
+    assert await is_killed_on_record(daemon, session)
+
+
+async def test_a_daemon_that_stops_waits_the_grace_for_the_record_of_a_kill() -> None:
+    store = FaultyStore(MemoryStore())
+    async with open_daemon(store) as daemon:
+        client = await daemon.connect()
+        session = await failed(daemon, client)
+        store.break_next(times=4)
+        client.start_kill(session)
+        await wait_all_tasks_blocked()
+
+    stored = await store.load(session)
+    assert stored is not None
+    assert stored.head.life is Life.KILLED
+
+
+async def test_a_killed_session_that_cannot_be_written_can_be_deleted(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await failed(daemon, client)
+    daemon.store.break_next(times=8)
+    await client.kill(session)
+
+    await client.delete(session)
+    await trio.sleep(10 * LONGEST_PAUSE)
+
+    assert await daemon.store.list() == []
+    assert (await client.status()).sessions.live == 0
+    assert await client.listed() == []
 
 
 # ---- close

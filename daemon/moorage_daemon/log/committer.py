@@ -223,7 +223,9 @@ class Committer:
         part.log.committed(part.change, part.size)
 
     def _fail(self, part: _Part) -> None:
-        self._waiting_bytes -= part.size
+        later = self._dirty.pop(part.log, 0)  # it continues what was lost
+        self._awaited.pop(part.log, None)
+        self._waiting_bytes -= part.size + later
         part.log.fail()
 
     def _stir(self) -> None:

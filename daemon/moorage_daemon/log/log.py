@@ -213,8 +213,8 @@ class Log:
 
     def write_head(self, head: Head) -> None:
         """Have the head written with the next commit."""
-        self._head = head
         if not self.failed:
+            self._head = head
             self._grown(0, Urgency.AWAITED)
 
     def _grown(self, size: int, urgency: Urgency) -> None:
@@ -315,6 +315,8 @@ class Log:
     def fail(self) -> None:
         """The store cannot go on with this log: nothing more of it will be durable."""
         self.failed = True
+        self._drafts.clear()  # they continue what was lost
+        self._head = None
         self._tell_watchers()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:

@@ -33,6 +33,17 @@ logger = logging.getLogger(__name__)
 _FOLDED = frozenset(Kind) - UPDATE_KINDS
 
 
+class Cut(msgspec.Struct, frozen=True):
+    """What ended turns that had no verdict; `event` begins the sentences that say so."""
+
+    cause: Cause
+    by: str
+    event: str
+
+
+RESTART = Cut(Cause.DAEMON_RESTART, "daemon", "The daemon was restarted")
+
+
 async def recover(store: Store, now: Callable[[], float]) -> list[Stored]:
     """All stored sessions, none of them with an open turn; raises `StoreError`.
 
@@ -41,10 +52,10 @@ async def recover(store: Store, now: Callable[[], float]) -> list[Stored]:
     """
     found = {stored.head.id: stored for stored in await _complete(store)}
     cut = [s for s in found.values() if s.head.open_turns and s.head.schema <= SCHEMA]
-    mended = await _write(store, [await _mend(store, stored, now()) for stored in cut])
-    if mended:
-        logger.warning("turns were cut by a restart", extra={"sessions": len(mended)})
-    for change in mended:
+    written = await _write(store, [await mended(store, stored, now()) for stored in cut])
+    if written:
+        logger.warning("turns were cut by a restart", extra={"sessions": len(written)})
+    for change in written:
         assert change.head is not None
         seq = change.entries[-1].seq if change.entries else found[change.session].seq
         found[change.session] = replace(found[change.session], head=change.head, seq=seq)
@@ -99,23 +110,24 @@ async def _commit(store: Store, changes: list[Change]) -> None:
         await store.commit(changes)
 
 
-async def _mend(store: Store, stored: Stored, now: float) -> Change:
+async def mended(store: Store, stored: Stored, now: float, cut: Cut = RESTART) -> Change:
+    """What ends the turns that have no verdict in what is stored of a session."""
     told, account = await _fold(store, stored)
-    return mend(Stored(account.agreed(stored.head), stored.seq), told, now)
+    return mend(Stored(account.agreed(stored.head), stored.seq), told, now, cut)
 
 
-def mend(stored: Stored, told: Told, now: float) -> Change:
+def mend(stored: Stored, told: Told, now: float, cut: Cut = RESTART) -> Change:
     """What ends the turns that a head names as open, and all that is open in them."""
     entries = _Entries(stored.seq, now)
     for call, ask in told.asks.items():
         body = AnswerBody(tool_call_id=call, outcome="cancelled")
         entries.add(Kind.ANSWER, body, ask.generation)
-        entries.close_call(call, ask.generation, "The daemon was restarted.", "cancelled")
+        entries.close_call(call, ask.generation, f"{cut.event}.", "cancelled")
     for call, intent in told.intents.items():
-        text = "The daemon was restarted while this ran: whether it was done is not known."
+        text = f"{cut.event} while this ran: whether it was done is not known."
         entries.close_call(call, intent.generation, text, "unknown_outcome")
     for generation in stored.head.open_turns:
-        entries.add(Kind.VERDICT, _verdict(told, generation), generation)
+        entries.add(Kind.VERDICT, _verdict(told, generation, cut), generation)
     head = replace(stored.head, open_turns=(), updated_at=now)
     return Change(head.id, tuple(entries.written), head)
 
@@ -137,12 +149,12 @@ async def _fold(store: Store, stored: Stored) -> tuple[Told, Account]:
     return told, account
 
 
-def _verdict(told: Told, generation: int) -> VerdictBody:
+def _verdict(told: Told, generation: int, cut: Cut) -> VerdictBody:
     unknown = sum(intent.generation == generation for intent in told.intents.values())
     return VerdictBody(
         outcome=Outcome.CANCELLED,
-        cause=Cause.DAEMON_RESTART,
-        by="daemon",
+        cause=cut.cause,
+        by=cut.by,
         stop_reason=StopReason.CANCELLED,
         tool_calls=ToolCallCounts(unknown=unknown),
     )
