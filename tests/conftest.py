@@ -33,10 +33,15 @@ settings.load_profile("suite")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let a module's choice of runner beat the one that trio mode puts nearer to each test."""
+    """Let a module's choice of runner beat the one that trio mode puts nearer to each test.
+
+    And let no test have an address in its name: processes that share the tests compare names.
+    """
     for item in items:
         if any(mark.kwargs.get("run") is simulated for mark in item.iter_markers("trio")):
             item.add_marker(pytest.mark.trio(run=simulated), append=False)
+    if named_anew := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"tests whose names are others in each process: {named_anew}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

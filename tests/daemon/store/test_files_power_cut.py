@@ -63,7 +63,9 @@ async def test_no_power_cut_in_a_recovery_takes_what_was_told(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "forgets", [only_said("sync"), only_said("names"), ForgetsRecreations()], ids=str
+    "forgets",
+    [only_said("sync"), only_said("names"), ForgetsRecreations()],
+    ids=["sync", "names", "recreations"],
 )
 async def test_the_power_cuts_do_take_what_was_not_synced(tmp_path: Path, forgets: Forgets) -> None:
     assert await loss(tmp_path, forgets)
