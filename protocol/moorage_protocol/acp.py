@@ -46,10 +46,16 @@ class FileSystemCapabilities(Shape, frozen=True):
     write_text_file: bool = False
 
 
+class ClientSessionCapabilities(Shape, frozen=True):
+    """What a client can show of a session; the rest of it is not used."""
+
+    notices: Empty | None = None
+
+
 class ClientCapabilities(Shape, frozen=True):
     fs: FileSystemCapabilities = FileSystemCapabilities()
     terminal: bool = False
-    session: Raw | UnsetType = UNSET
+    session: ClientSessionCapabilities = ClientSessionCapabilities()
     elicitation: Raw | UnsetType = UNSET
 
 
@@ -254,6 +260,14 @@ class UsageUpdate(Shape, frozen=True, tag_field="sessionUpdate", tag="usage_upda
     used: int
     size: int
     cost: Cost | None = None
+
+
+class Notice(Shape, frozen=True, tag_field="sessionUpdate", tag="notice"):
+    """News for the user and no part of the history; only for clients that can show notices."""
+
+    severity: Literal["info", "warning", "error"]
+    title: str
+    description: str | None = None
 
 
 SessionUpdate = (

@@ -26,6 +26,7 @@ from moorage_protocol.moorage import (
     Role,
     State,
 )
+from tests.acp.shapes import objections
 from tests.daemon.harness import GRACE, Daemon, open_daemon, simulated
 from tests.daemon.ledger.test_grants import ask, create, use
 from tests.daemon.puppet import Lever
@@ -81,6 +82,66 @@ async def test_prompt_to_a_paused_session_waits_and_runs_when_it_goes_on(
     performance.finish()
     assert (await reply.verdict()).outcome is Outcome.COMPLETED
     assert states(await daemon.log(session)) == ["state", "state", "state", "begin", "verdict"]
+
+
+@pytest.mark.parametrize("shows_notices", [False, True])
+async def test_editor_that_prompts_a_paused_session_is_told_and_no_history_has_it(
+    daemon: Daemon, client: Client, shows_notices: bool
+) -> None:
+    capabilities: Json = {"session": {"notices": {} if shows_notices else None}}
+    editor = await daemon.connect(plain=True, capabilities=capabilities)
+    session = await editor.new()
+    await pause(client, session)
+
+    reply = editor.prompt(session, "later")
+    await wait_all_tasks_blocked()
+
+    told = editor.of_session(session)[-1]
+    words = (
+        "The session is paused",
+        f"This prompt waits until it is resumed: moorage resume {session}",
+    )
+    assert "_meta" not in told, "no entry of the log"
+    if shows_notices:
+        assert told["update"] == {
+            "sessionUpdate": "notice",
+            "severity": "warning",
+            "title": words[0],
+            "description": words[1],
+        }
+    else:
+        assert editor.text(session) == f"{words[0]}. {words[1]}\n"
+        assert objections(editor) == []
+    await client.load(session)
+    assert client.text(session) == ""
+    await resume(client, session)
+    (await daemon.puppet.next()).finish()
+    assert (await reply.result()).stop_reason == "end_turn"
+
+
+async def test_that_a_session_is_paused_is_told_when_the_prompt_is_durable_and_to_no_one_else(
+    daemon: Daemon, client: Client
+) -> None:
+    editor = await daemon.connect(plain=True)
+    watcher = await daemon.connect(plain=True)
+    session = await editor.new()
+    await watcher.resume(session)
+    running = editor.prompt(session, "runs")
+    performance = await daemon.puppet.next()
+    await pause(client, session)
+    daemon.store.hold()
+    client.prompt(session, "waits")
+    editor.prompt(session, "waits, too")
+    await wait_all_tasks_blocked()
+    assert editor.text(session) == ""
+
+    daemon.store.release()
+    await wait_all_tasks_blocked()
+
+    assert editor.text(session).count("The session is paused") == 1
+    assert (watcher.text(session), client.text(session)) == ("", "")
+    performance.finish()
+    assert (await running.result()).stop_reason == "end_turn"
 
 
 async def test_turn_that_runs_ends_and_the_next_one_waits(daemon: Daemon, client: Client) -> None:

@@ -33,6 +33,11 @@ def test_prompt_waits_for_a_paused_session_and_says_so(tmp_path: Path, workspace
             "state": "paused",
         }
         assert state(shell) == "paused"
+        with shell.start("attach", session) as attached:
+            assert attached.stderr is not None
+            assert attached.communicate(timeout=PATIENCE)[1].splitlines()[-1] == (
+                f"The session is paused, prompts wait: moorage resume {session}"
+            )
         assert "active, paused with its session" in shell.ok("grant", "show", session)
         with shell.start("prompt", session, "good morning") as waiting:
             assert waiting.stderr is not None

@@ -14,6 +14,7 @@ import trio
 
 from moorage_clients.attachment import Attachment
 from moorage_clients.cli.choosing import choose
+from moorage_clients.cli.colour import Style
 from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Attach, Invocation
 from moorage_clients.cli.keyboard import Keyboard
@@ -28,7 +29,7 @@ from moorage_clients.nursery import open_quiet_nursery
 from moorage_clients.plain_text import plain
 from moorage_clients.submissions import Outcome
 from moorage_protocol.errors import InvalidParams, NotFound, RpcError, TurnFailed
-from moorage_protocol.moorage import Access, DetachReason, RunningTurn, Snapshot
+from moorage_protocol.moorage import Access, DetachReason, RunningTurn, Snapshot, State
 
 
 QUIT = "/quit"
@@ -129,6 +130,7 @@ class Seat:
 
     async def _show_all(self) -> Exit:
         self._take_state(self.attachment.snapshot)
+        self._say_that_it_is_paused()
         self._invite()
         while True:
             try:
@@ -136,6 +138,7 @@ class Seat:
                     self._note_turn(message)
                     self.view.show(message)
                     if message.seq == self.attachment.snapshot.seq:
+                        self._say_that_it_is_paused()
                         self._tell()
                     self._invite()
                 return self._ended()
@@ -175,6 +178,13 @@ class Seat:
         if self.is_typing and is_told and not self._turns and not self._sent:
             self.screen.invite()
 
+    def _say_that_it_is_paused(self) -> None:
+        """Before anything is typed, and below the history: the end of that is what is looked at."""
+        snapshot = self.attachment.snapshot
+        if snapshot.state is State.PAUSED and (self.attachment.seq or 0) >= snapshot.seq:
+            resume = f"moorage resume {self.attachment.session_id}"
+            self.view.note(f"The session is paused, prompts wait: {resume}", Style.CAREFUL)
+
     def _ended(self) -> Exit:
         if self.attachment.detached is DetachReason.KILLED:
             self.view.note("The session was killed.")
@@ -196,6 +206,7 @@ class Seat:
                 except NotFound:
                     raise Failure(Exit.KILLED, "The session is gone.") from None
                 self.view.note("The daemon is back.")
+                self._say_that_it_is_paused()
                 self._invite()
                 return
         raise Failure(Exit.NO_DAEMON, "The daemon did not come back.", "See: moorage daemon logs")

@@ -16,6 +16,7 @@ from msgspec.structs import replace as replaced
 
 from moorage_daemon.connection.attachment import Asked, Attachment, Token
 from moorage_daemon.connection.lending import Call, Lending, LentToSession
+from moorage_daemon.connection.notices import pause_message
 from moorage_daemon.connection.outbox import Outbox
 from moorage_daemon.connection.pace import Pace
 from moorage_daemon.connection.prompts import Prompts
@@ -196,10 +197,23 @@ class Connection:
                     self._prompts.wait(request_id, session, turn)
                 except Overloaded as error:
                     self._answer(request_id, error)
+                else:
+                    self._say_that_it_waits(session, turn)
             case Later():
                 self._start_later(request_id, answer)
             case _:
                 assert_never(answer)
+
+    def _say_that_it_waits(self, session: Session, turn: Turn) -> None:
+        """Tell a plain client why nothing happens; the others have it in the log."""
+        if self.identity.advertised or not session.is_paused or turn is session.turn:
+            return
+        word = pause_message(session.id, turn.generation, self._lending.capabilities)
+
+        def tell(error: StorageError | None) -> None:
+            self._outbox.put([word] if error is None else [])
+
+        session.log.when_durable(turn.admitted_at, tell)
 
     def _answer_at(self, request_id: RequestId, answer: AtSeq) -> None:
         """Answer behind entry `seq` of a log, or with an error if it will not be durable."""
