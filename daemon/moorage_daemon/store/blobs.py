@@ -101,11 +101,26 @@ class Blobs:
         name = draft.digest.hexdigest()
         if expected is not None and name != expected:
             raise BlobMismatch(f"the bytes have the digest {name}, not {expected}")
-        is_new = self._size(name) != draft.size
+        is_new = not self._has(name, draft.size)
         if is_new:
             draft.keep_as(name)
         self._used[name] = time.monotonic()
         return Blob(name, draft.size, is_new)
+
+    def _has(self, name: str, size: int) -> bool:
+        """Whether those very bytes are there, all of them: whoever brings them again may mend what
+        the medium has spoilt. No blob is longer than `MAX_BLOB`, so that takes a moment.
+        """
+        try:
+            if self._size(name) != size:
+                return False
+            if self._is_whole(name):
+                return True
+        except StoreError:
+            logger.exception("a blob cannot be read: it is written anew")
+            return False
+        logger.error("a blob is damaged: it is written anew", extra={"blob": name})
+        return False
 
     def _size(self, name: str) -> int | None:
         disk = self._there()

@@ -101,6 +101,32 @@ async def test_a_blob_that_was_cut_short_is_written_anew(kind: str, tmp_path: Pa
         assert part.data == b"some bytes"
 
 
+async def test_a_blob_that_was_damaged_at_its_length_is_written_anew(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(kind, tmp_path) as store:
+        digest = (await store.put_blob(in_chunks(b"some bytes"), max_bytes=10)).sha256
+        (folder(kind, tmp_path) / digest).write_bytes(b"some bites")
+
+        assert (await store.put_blob(in_chunks(b"some bytes"), max_bytes=10)).is_new
+
+        assert (folder(kind, tmp_path) / digest).read_bytes() == b"some bytes"
+        assert "a blob is damaged: it is written anew" in caplog.text
+        assert not (await store.put_blob(in_chunks(b"some bytes"), max_bytes=10)).is_new
+
+
+async def test_a_blob_that_cannot_be_read_is_written_anew(kind: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as store:
+        digest = (await store.put_blob(in_chunks(b"some bytes"), max_bytes=10)).sha256
+        (folder(kind, tmp_path) / digest).unlink()
+        (folder(kind, tmp_path) / digest).symlink_to("/nowhere")
+
+        assert (await store.put_blob(in_chunks(b"some bytes"), max_bytes=10)).is_new
+
+        assert (folder(kind, tmp_path) / digest).read_bytes() == b"some bytes"
+        assert not (folder(kind, tmp_path) / digest).is_symlink()
+
+
 async def test_nothing_is_collected_while_a_journal_cannot_be_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
