@@ -428,3 +428,22 @@ async def test_verdicts_questions_and_kills_never_wait_for_room(
     assert log.seq == at + 2, "state and verdict are written"
     daemon.store.release()
     await client.until(lambda: 1 in client.verdicts(session))
+
+
+async def test_a_session_with_too_much_at_once_stops_and_takes_no_other_with_it(
+    desk: Desk,
+) -> None:
+    logs = [desk.log() for _ in range(5)]
+    await wait_all_tasks_blocked()
+    desk.store.most = 1000
+    desk.store.hold()
+    for log in logs:
+        log.append(Kind.ARTIFACT, b'{"x":"%b"}' % (b"x" * (2000 if log is logs[3] else 400)))
+
+    desk.store.release()
+    await wait_all_tasks_blocked()
+
+    assert [log.failed for log in logs] == [False, False, False, True, False]
+    assert [log.durable for log in logs] == [1, 1, 1, 0, 1]
+    assert desk.store.reopened == 0, "the medium is well"
+    assert desk.committer.is_well

@@ -18,7 +18,15 @@ import trio
 
 from moorage_daemon.log.floor import Floor
 from moorage_daemon.log.log import CONTROL_KINDS, Log, Urgency
-from moorage_daemon.store.port import Change, Page, Store, StoreConflict, StoreError, StoreFull
+from moorage_daemon.store.port import (
+    Change,
+    Page,
+    Store,
+    StoreConflict,
+    StoreError,
+    StoreFull,
+    StoreTooLarge,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -211,6 +219,8 @@ class Committer:
             await self._commit(batch)
         except StoreConflict as conflict:
             await self._leave_out(conflict.session, batch)
+        except StoreTooLarge as refusal:
+            await self._write_less(refusal.session, batch)
         except StoreError:
             logger.exception("a commit failed: opening the store anew")
             await self._rescue(batch)
@@ -282,6 +292,17 @@ class Committer:
                 self._fail(part)
         if fitting:
             await self._write(fitting)
+
+    async def _write_less(self, session: str, batch: list[_Part]) -> None:
+        """Nothing was written, for it was too much at once: a session that is too much by itself
+        stops here, the others go on."""
+        if len(batch) == 1:
+            logger.error("a session has too much to write at once", extra={"session": session})
+            self._fail(batch[0])
+            return
+        half = len(batch) // 2
+        await self._write(batch[:half])
+        await self._write(batch[half:])
 
     # ---- a broken medium
 

@@ -19,6 +19,7 @@ its `reopen` fails. Nothing of that shows in the calls.
     ├── StoreBroken         the medium failed; `reopen`, then compare `tip` before trying again
     ├── StoreConflict       the change does not fit what is stored; names the session
     │   └── StoreCapped     there are as many sessions as the change allows
+    ├── StoreTooLarge       more came at once than can be read back; nothing was written
     ├── StoreUnreadable     a session exists and cannot be read; names the session
     ├── BlobTooLarge        more bytes came than were allowed; nothing was kept
     └── BlobMismatch        other bytes came than were announced; nothing was kept
@@ -57,6 +58,14 @@ class StoreConflict(StoreError):
 
 class StoreCapped(StoreConflict):
     """A session more would be too many."""
+
+
+class StoreTooLarge(StoreError):
+    """A commit that could never be read back; most of it, or all, is of that session."""
+
+    def __init__(self, session: str, problem: str) -> None:
+        super().__init__(f"session {session}: {problem}")
+        self.session = session
 
 
 class StoreUnreadable(StoreError):
@@ -156,7 +165,7 @@ class Store(Protocol):
         ...
 
     async def commit(self, changes: Sequence[Change]) -> None:
-        """Write all changes or none.
+        """Write all changes or none; `StoreTooLarge` for more than the store can keep at once.
 
         Not to be cancelled half way: a commit whose wait is cancelled may be written all the
         same, so callers shield it or never cancel the task that commits.

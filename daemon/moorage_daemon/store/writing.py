@@ -16,13 +16,22 @@ from msgspec import Struct
 from moorage_daemon.store.connection import Connection, Value, is_write_fault, store_error
 from moorage_daemon.store.migrations import NAMED
 from moorage_daemon.store.naming import blobs_named
-from moorage_daemon.store.port import Change, StoreBroken, StoreError, StoreFull, StoreUnreadable
+from moorage_daemon.store.port import (
+    Change,
+    StoreBroken,
+    StoreError,
+    StoreFull,
+    StoreTooLarge,
+    StoreUnreadable,
+)
 from moorage_daemon.store.rules import Tip, advance, is_text, trimmed_to
 
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_AFTER = 4 * 2**20  # bytes of WAL: few enough to copy between two commits unnoticed
+
+BESIDE = 2**12  # bytes of a row beside its longest value: ids and kinds are short
 
 Name = tuple[str, int, str]  # a session, an entry's number, a digest
 
@@ -56,6 +65,7 @@ class Writer:
         self.fault: StoreError | None = None
         self._tips: dict[str, Tip] = {}
         self._page_size: int = connection.pragma("page_size")
+        self._most = connection.limit(apsw.SQLITE_LIMIT_LENGTH) - BESIDE
         self._unmoved = 0  # bytes that went into the WAL since the last checkpoint
 
     def close(self) -> None:
@@ -74,6 +84,7 @@ class Writer:
         with self._transaction():
             tips = advance(changes, self._tip, self._count)
             for change in changes:
+                self._must_fit(change)
                 self._write_head(change)
             for statement, values in _inserts(rows):
                 self.connection.execute(statement, values)
@@ -146,10 +157,18 @@ class Writer:
         except apsw.Error as error:
             raise self._failed(error) from error
 
+    def _must_fit(self, change: Change) -> None:
+        """Raise `StoreTooLarge` for an entry that no row can hold."""
+        largest = max((len(entry.body) for entry in change.entries), default=0)
+        if largest > self._most:
+            raise StoreTooLarge(change.session, f"an entry of {largest} bytes")
+
     def _write_head(self, change: Change) -> None:
         if change.head is None:
             return
         head = msgspec.json.encode(change.head)
+        if len(head) > self._most:
+            raise StoreTooLarge(change.session, f"a head of {len(head)} bytes")
         if change.create:
             self.connection.execute("insert into session values (?, ?)", (change.session, head))
         else:

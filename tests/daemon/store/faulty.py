@@ -18,6 +18,7 @@ from moorage_daemon.store.port import (
     Stored,
     StoreError,
     StoreFull,
+    StoreTooLarge,
     StoreUnreadable,
 )
 
@@ -39,6 +40,7 @@ class FaultyStore:
         self.left: int | None = None  # bytes of free space, as far as anybody knows
         self.unreadable_entries: set[str] = set()  # sessions of which only the head can be read
         self.refused: set[str] = set()  # sessions that take no commit
+        self.most: int | None = None  # bytes of entry bodies that one commit takes
         self._faults: list[tuple[Exception, bool]] = []
         self._reopen_faults: list[StoreError] = []
         self._gate: trio.Event | None = None
@@ -94,6 +96,11 @@ class FaultyStore:
 
     # ---- the store
 
+    def _must_fit(self, changes: Sequence[Change]) -> None:
+        sizes = {c.session: sum(len(entry.body) for entry in c.entries) for c in changes}
+        if self.most is not None and sum(sizes.values()) > self.most:
+            raise StoreTooLarge(max(sizes, key=lambda s: sizes[s]), "too large for the test")
+
     async def commit(self, changes: Sequence[Change]) -> None:
         self.tried += 1
         if self._gate is not None:
@@ -104,6 +111,7 @@ class FaultyStore:
         for change in changes:
             if change.session in self.refused:
                 raise StoreConflict(change.session, "refused by the test")
+        self._must_fit(changes)
         self._take_space()
         await self.inner.commit(changes)
         self.commits.append(tuple(changes))

@@ -17,11 +17,22 @@ from msgspec import Raw, Struct
 
 from moorage_daemon.store.disk import DRAFT, Disk, File
 from moorage_daemon.store.files.damage import DAMAGED, Damage
-from moorage_daemon.store.files.frames import HEADER, Frames, frame, frame_size, next_frame
+from moorage_daemon.store.files.frames import (
+    HEADER,
+    MAX_FRAME,
+    Frames,
+    frame,
+    frame_size,
+    next_frame,
+)
 from moorage_daemon.store.port import StoreBroken, StoreFull
 
 
 logger = logging.getLogger(__name__)
+
+# Bytes of puts in one commit: its frame can be read back, also in a later segment, and those of
+# its journals, also in a copy, where the numbers before the entries have some digits more.
+MAX_PUTS = MAX_FRAME - 2**16
 
 _NAME = re.compile(r"commits\.([1-9][0-9]*)(\.spare)?")
 

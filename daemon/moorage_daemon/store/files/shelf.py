@@ -8,12 +8,12 @@ more is written: an fsync that is repeated after an error may lie.
 
 import logging
 import threading  # noqa: TID251  # readers are in another thread
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 from moorage_daemon.store.disk import Disk, File
-from moorage_daemon.store.files.commits import CommitLog, put_text
+from moorage_daemon.store.files.commits import MAX_PUTS, CommitLog, put_text
 from moorage_daemon.store.files.copying import Copy, Progress
 from moorage_daemon.store.files.frames import frame, frame_size
 from moorage_daemon.store.files.journal import Standing, is_cut_from, name_of, session_of
@@ -26,6 +26,7 @@ from moorage_daemon.store.port import (
     Stored,
     StoreError,
     StoreFull,
+    StoreTooLarge,
     StoreUnreadable,
 )
 from moorage_daemon.store.rules import Tip, advance, is_text, trimmed_to
@@ -85,11 +86,20 @@ class Shelf:
                 written[change.session] = known
             _continue(known, draft)
         puts = [put for known in written.values() for put in known.puts]
+        self._must_fit(written)
         if puts:
             self._append(puts)
         for session, known in written.items():
             self._publish(session, known)
         self._commits += 1
+
+    def _must_fit(self, written: Mapping[str, _Continued]) -> None:
+        """Raise `StoreTooLarge` if the frame could not be read back."""
+        sizes = {s: sum(len(put) + 1 for put in known.puts) for s, known in written.items()}
+        size = sum(sizes.values())
+        if size > MAX_PUTS:
+            largest = max(sizes, key=lambda session: sizes[session])
+            raise StoreTooLarge(largest, f"a commit of {size} bytes, {sizes[largest]} are its own")
 
     def _start(self, change: Change) -> Standing:
         if change.create:
