@@ -11,6 +11,7 @@ import os
 import secrets
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -41,19 +42,31 @@ def free_space(path: Path) -> int | None:
 
 
 def made(path: Path) -> "Disk":
-    """The directory at `path`, made durably if it is missing; its parent must exist."""
+    """The directory at `path`, made if it is missing, and durable; its parent must exist."""
     try:
-        path.mkdir(mode=0o700)
-        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
-    except FileExistsError:
-        pass
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        _sync_entry(path)
     except OSError as error:
         raise disk_error(path, "made", error) from error
     return Disk(path)
+
+
+def _sync_entry(path: Path) -> None:
+    """Make durable that there is that directory; whoever made it may have been killed over it.
+
+    In one that is not for us to read, or on another disk, it is not we who made it.
+    """
+    if path.is_mount():
+        return
+    try:
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
 
 
 class File(msgspec.Struct, frozen=True):
