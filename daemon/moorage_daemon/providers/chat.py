@@ -213,7 +213,7 @@ class _Problem(Struct, frozen=True):
     type: str | None = None
 
 
-_WORD = re.compile(r"[a-z][a-z_]{0,39}")  # no digits and no capitals: what keys are made of
+_WORD = re.compile(r"[a-z][a-z_]{0,39}|[A-Z][A-Z_]{0,39}")  # keys have digits, or letters mixed
 _NO_CREDIT = "insufficient_quota"
 
 
@@ -246,15 +246,17 @@ def _problem(body: bytes) -> _Error:
 
 
 def _word(error: _Error) -> str:
-    """The first word for it that can be no secret."""
+    """The first word for it that can be no key, as it came: in other letters whoever looks for the
+    secrets of a prompt would not know one again."""
     for word in (error.code, error.type):
-        if isinstance(word, str) and _WORD.fullmatch(word.lower()):
-            return word.lower()
+        if isinstance(word, str) and _WORD.fullmatch(word):
+            return word
     return ""
 
 
 def _status_of(word: str) -> int:
     """The status that an error without one would have had."""
+    word = word.lower()
     if "rate_limit" in word or word == _NO_CREDIT:
         return 429
     if "authentication" in word or "api_key" in word or "permission" in word:
@@ -270,7 +272,9 @@ def _failure(status: int, word: str, retry_after: float | None) -> ProviderFaile
         case 402:
             return RateLimited(problem)
         case 429:
-            return RateLimited(problem, may_pass=word != _NO_CREDIT, retry_after=retry_after)
+            return RateLimited(
+                problem, may_pass=word.lower() != _NO_CREDIT, retry_after=retry_after
+            )
         case 408 | 425:
             return Unavailable(problem, may_pass=True)
         case _ if status >= 500:

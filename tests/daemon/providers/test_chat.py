@@ -263,6 +263,7 @@ def test_having_no_credit_does_not_pass() -> None:
         {"code": "sk-canary"},
         {"code": "SKCANARY1", "type": "canary9"},
         {"message": "Incorrect API key: skcanary"},
+        {"code": "SkCanaryKey"},
         {"code": ["canary"]},
         {"type": "canary: canary"},
         "canary",
@@ -273,6 +274,16 @@ def test_what_a_provider_wrote_is_not_repeated(error: object) -> None:
 
     assert "canary" not in str(failure_of_status(400, {}, body)).lower()
     assert "canary" not in str(failure_in_answer(body)).lower()
+
+
+def test_word_in_capitals_says_what_is_wrong_and_is_repeated_in_capitals() -> None:
+    body = b'{"error":{"code":"INSUFFICIENT_QUOTA"}}'
+
+    failure = failure_of_status(429, {}, body)
+
+    assert not failure.may_pass
+    assert "INSUFFICIENT_QUOTA" in str(failure)
+    assert isinstance(failure_in_answer(b'{"error":{"type":"RATE_LIMITED"}}'), RateLimited)
 
 
 def test_word_that_says_what_is_wrong_is_repeated() -> None:
