@@ -5,18 +5,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
-import msgspec
 
 from moorage_daemon.store.connection import Connection, store_error
 from moorage_daemon.store.database import open_readable
 from moorage_daemon.store.model import Head
-from moorage_daemon.store.port import Problem, Report
+from moorage_daemon.store.port import Problem, Report, StoreUnreadable
+from moorage_daemon.store.reading import decoded_head
 
 
 MOST = 100  # problems that SQLite is asked to tell
 
-HEADS = "select id, head from session"
-LOGS = "select session, count(*), min(seq), max(seq) from entry group by session"
+HEADS = "select cast(id as blob), head from session"
+LOGS = "select cast(session as blob), count(*), min(seq), max(seq) from entry group by session"
+TEXTS = """select distinct cast(session as blob), cast(kind as blob), cast(origin as blob)
+    from entry"""
 
 
 def check_database(path: Path) -> Report:
@@ -45,26 +47,37 @@ class _Check:
             known = self._heads()
         with self._noting("the entries"):
             self._logs(known)
+            self._texts()
         return Report(len(known), self._entries, 0, self._problems)
 
     def _heads(self) -> set[str]:
         known: set[str] = set()
-        for session, head in self._connection.execute(HEADS):
+        for name, head in self._connection.execute(HEADS):
+            session = _text(name)
             known.add(session)
             try:
-                if msgspec.json.decode(head, type=Head).id != session:
+                if decoded_head(session, head, Head).id != session:
                     self._note("its head is another session's", session)
-            except msgspec.DecodeError as error:
-                self._note(f"its head cannot be read: {error}", session)
+            except StoreUnreadable as error:
+                self._note(error.problem, session)
         return known
 
     def _logs(self, known: set[str]) -> None:
-        for session, count, first, last in self._connection.execute(LOGS):
+        for name, count, first, last in self._connection.execute(LOGS):
+            session = _text(name)
             self._entries += count
-            if last - first + 1 != count:
+            if not isinstance(first, int) or not isinstance(last, int):
+                self._note("the number of an entry is damaged", session)
+            elif last - first + 1 != count:
                 self._note(f"of its entries {first} to {last} some are missing", session)
             if session not in known:
                 self._note("it has entries and no head", session)
+
+    def _texts(self) -> None:
+        """Look at those that the entries have; SQLite itself takes any bytes for a text."""
+        for session, *texts in self._connection.execute(TEXTS):
+            if not all(map(_is_text, texts)):
+                self._note("an entry is damaged", _text(session))
 
     def _note(self, problem: str, session: str | None = None) -> None:
         self._problems.append(Problem(problem, session))
@@ -76,3 +89,16 @@ class _Check:
             yield
         except apsw.Error as error:
             self._note(f"{what} cannot be read: {store_error(error, self._connection)}")
+
+
+def _text(name: bytes | None) -> str:
+    """An id, whatever damage has made of it."""
+    return (name or b"").decode(errors="backslashreplace")
+
+
+def _is_text(found: bytes | None) -> bool:
+    try:
+        (found or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -2,8 +2,9 @@
 snapshot, and the WAL could not start over."""
 
 import logging
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 import msgspec
@@ -14,6 +15,8 @@ from moorage_daemon.store.port import Page, Problem, Stored, StoreError, StoreUn
 from moorage_daemon.store.rules import cut_page, is_text
 
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 LAST = 2**63 - 1  # the largest integer of SQLite; beyond it there is no entry
@@ -22,12 +25,14 @@ LAST = 2**63 - 1  # the largest integer of SQLite; beyond it there is no entry
 TIP = "coalesce((select max(seq) from entry where session = id), 0)"
 START = "coalesce((select min(seq) from entry where session = id), 1)"
 LIST = f"select id, head, {TIP}, {START} from session order by id"
-NAMES = "select id from session order by id"  # read from the index alone
+NAMES = "select cast(id as blob) from session order by id"  # read from the index alone
 LOAD = f"select id, head, {TIP}, {START} from session where id = ?"
 FIRST = "select min(seq) from entry where session = ?"
 NAMED = "select distinct sha256 from naming"
 MARK = "select value from meta where key = 'mark'"
 ENTRIES = "select seq, at, kind, body, generation, origin from entry where session = ? and seq > ?"
+
+DAMAGED = (apsw.CorruptError, UnicodeDecodeError)  # what is no row, and what is no text in one
 
 
 class Reader:
@@ -67,7 +72,7 @@ class Reader:
     def _rows(self) -> list[Any]:
         try:
             return self._connection.execute(LIST).fetchall()
-        except apsw.CorruptError:
+        except DAMAGED:
             logger.exception("a part of the database is damaged: reading sessions one by one")
             return self._salvaged()
         except apsw.Error as error:
@@ -76,11 +81,16 @@ class Reader:
     def _salvaged(self) -> list[Any]:
         rows: list[Any] = []
         try:
-            for (session,) in self._connection.execute(NAMES).fetchall():
+            for (name,) in self._connection.execute(NAMES).fetchall():
+                session = (name or b"").decode(errors="backslashreplace")
                 try:
-                    rows += self._connection.execute(LOAD, (session,)).fetchall()
-                except apsw.CorruptError as error:
+                    found = self._connection.execute(LOAD, (session,)).fetchall()
+                except DAMAGED as error:
                     self._leave_out(session, f"its part of the database is damaged: {error}")
+                    continue
+                if not found:
+                    self._leave_out(session, "its id is damaged")
+                rows += found
         except apsw.Error as error:
             raise store_error(error, self._connection) from error
         return rows
@@ -89,21 +99,21 @@ class Reader:
         """One session, None if it does not exist."""
         if not is_text(session):
             return None
-        try:
-            row = self._connection.execute(LOAD, (session,)).fetchone()
-        except apsw.Error as error:
-            raise self._about(session, error) from error
+        row = self._row(session)
         return None if row is None else _stored(*row)
 
     def tip(self, session: str) -> int | None:
         """The number of the last entry, whatever the head says."""
         if not is_text(session):
             return None
+        row = self._row(session)
+        return None if row is None else decoded_number(session, row[2])
+
+    def _row(self, session: str) -> tuple[Any, ...] | None:
         try:
-            row = self._connection.execute(LOAD, (session,)).fetchone()
-        except apsw.Error as error:
+            return self._connection.execute(LOAD, (session,)).fetchone()
+        except (apsw.Error, *DAMAGED) as error:
             raise self._about(session, error) from error
-        return None if row is None else row[2]
 
     def entries(
         self, session: str, after: int, limit: int, max_bytes: int, kinds: frozenset[str] | None
@@ -118,12 +128,14 @@ class Reader:
             wanted += kinds
         try:
             with closing(self._connection.execute(f"{query} order by seq", wanted)) as cursor:
-                found = (Entry(*row) for row in cursor)
-                page = cut_page(found, limit, max_bytes)
-            first = self._connection.execute(FIRST, (session,)).get
-        except apsw.Error as error:
+                page = cut_page(_entries(session, cursor), limit, max_bytes)
+            first = decoded_number(session, self._connection.execute(FIRST, (session,)).get or 1)
+        except (apsw.Error, *DAMAGED) as error:
             raise self._about(session, error) from error
-        return Page(page.entries, page.more, gap=first is not None and first > max(after, 0) + 1)
+        start = max(after + 1, first)
+        if kinds is None:
+            _check_follows(session, start, page.entries)
+        return Page(page.entries, page.more, gap=start > max(after, 0) + 1)
 
     def named(self) -> frozenset[str]:
         """The digests of all blobs that entries name."""
@@ -139,15 +151,57 @@ class Reader:
         except apsw.Error as error:
             raise store_error(error, self._connection) from error
 
-    def _about(self, session: str, error: apsw.Error) -> StoreError:
+    def _about(self, session: str, error: apsw.Error | UnicodeDecodeError) -> StoreError:
         """A damaged page concerns the sessions on it, other errors the whole file."""
-        if isinstance(error, apsw.CorruptError):
+        if isinstance(error, DAMAGED):
             return StoreUnreadable(session, f"its part of the database is damaged: {error}")
         return store_error(error, self._connection)
 
 
-def _stored(session: str, head: bytes, seq: int, first: int) -> Stored:
+def _stored(session: str, head: object, seq: object, first: object) -> Stored:
+    known = decoded_head(session, head, Head)
+    if known.id != session:
+        raise StoreUnreadable(session, "its head is another session's")
+    return Stored(known, decoded_number(session, seq), decoded_number(session, first))
+
+
+def decoded_head(session: str, head: object, shape: type[T]) -> T:
+    """A head as it was found; raises `StoreUnreadable` if it is none."""
+    if not isinstance(head, bytes):  # no table vouches for its types where its page is damaged
+        raise StoreUnreadable(session, "its head cannot be read: it is no text")
     try:
-        return Stored(msgspec.json.decode(head, type=Head), seq, first)
+        return msgspec.json.decode(head, type=shape)
     except msgspec.DecodeError as error:
         raise StoreUnreadable(session, f"its head cannot be read: {error}") from error
+
+
+def decoded_number(session: str, found: object) -> int:
+    """A number of an entry as it was found; raises `StoreUnreadable` if it is none."""
+    if not isinstance(found, int):
+        raise StoreUnreadable(session, "the number of an entry is damaged")
+    return found
+
+
+def _entries(session: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[Entry]:
+    for row in rows:
+        seq, at, kind, body, generation, origin = row
+        is_whole = (
+            isinstance(seq, int)
+            and isinstance(at, float)
+            and isinstance(kind, str)
+            and isinstance(body, bytes)
+            and (generation is None or isinstance(generation, int))
+            and (origin is None or isinstance(origin, str))
+        )
+        if not is_whole:
+            raise StoreUnreadable(session, "an entry is damaged")
+        yield Entry(*row)
+
+
+def _check_follows(session: str, start: int, entries: Sequence[Entry]) -> None:
+    """Raise `StoreUnreadable` if one is missing; those before `start` were trimmed meanwhile."""
+    if not entries:
+        return
+    first, last = entries[0].seq, entries[-1].seq
+    if first > start or last - first + 1 != len(entries):
+        raise StoreUnreadable(session, f"of its entries {start} to {last} some are missing")

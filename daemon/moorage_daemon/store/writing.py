@@ -22,8 +22,8 @@ from moorage_daemon.store.port import (
     StoreError,
     StoreFull,
     StoreTooLarge,
-    StoreUnreadable,
 )
+from moorage_daemon.store.reading import decoded_head, decoded_number
 from moorage_daemon.store.rules import Tip, advance, is_text, trimmed_to
 
 
@@ -188,10 +188,8 @@ class Writer:
         row = self.connection.execute(TIP, (session,)).fetchone()
         if row is None:
             return None
-        try:
-            return Tip(row[1], msgspec.json.decode(row[0], type=_HeadSchema).schema)
-        except msgspec.DecodeError as error:
-            raise StoreUnreadable(session, f"its head cannot be read: {error}") from error
+        head, seq = row
+        return Tip(decoded_number(session, seq), decoded_head(session, head, _HeadSchema).schema)
 
     @contextmanager
     def _transaction(self) -> Generator[None]:

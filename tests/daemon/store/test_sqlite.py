@@ -2,7 +2,7 @@
 
 import sqlite3
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -14,8 +14,7 @@ import trio
 
 from moorage_daemon.store.connection import Connection
 from moorage_daemon.store.migrations import MIGRATIONS, migrate, stored_shape
-from moorage_daemon.store.model import SCHEMA
-from moorage_daemon.store.port import Change, StoreBroken, StoreUnreadable
+from moorage_daemon.store.port import Change, StoreBroken
 from moorage_daemon.store.sqlite import open_sqlite
 from tests.daemon.store.samples import a_head, all_entries, an_entry, creation, entries, seqs
 
@@ -288,133 +287,7 @@ def test_a_step_that_fails_leaves_the_file_at_the_step_before(path: Path) -> Non
     connection.close()
 
 
-# ---- damage
-
-
-def damage(path: Path, wanted: Callable[[bytes], bool]) -> None:
-    """Overwrite the pages of the closed file that are wanted."""
-    content = path.read_bytes()
-    pages = [content[start : start + 4096] for start in range(0, len(content), 4096)]
-    damaged = [b"\xa5" * 4096 if wanted(page) else page for page in pages]
-    assert damaged != pages
-    path.write_bytes(b"".join(damaged))
-
-
-async def test_a_head_that_cannot_be_read_concerns_its_session_alone(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with open_sqlite(path) as store:
-        await store.commit([creation("s1", 1), creation("s2", 2), creation("s3", 3)])
-    with by_hand(path) as database:
-        database.execute("update session set head = ? where id = 's2'", (b'{"id": "s2", "m',))
-
-    async with open_sqlite(path) as store:
-        assert [stored.head.id for stored in await store.list()] == ["s1", "s3"]
-        assert "a session is left out" in caplog.text
-        (problem,) = await store.damaged()
-        assert (problem.session, problem.problem[:24]) == ("s2", "its head cannot be read:")
-        with pytest.raises(StoreUnreadable) as caught:
-            await store.load("s2")
-        assert caught.value.session == "s2"
-        with pytest.raises(StoreUnreadable):
-            await store.commit([Change("s2", entries(3, 3))])
-        assert seqs(await store.entries("s2")) == [1, 2]
-        await store.commit([Change("s1", entries(2, 2))])
-
-
-async def test_a_head_with_fields_of_tomorrow_is_listed_and_kept(path: Path) -> None:
-    head = (
-        b'{"id":"s1","principal":"p","owner":"o","agent":"a","mode":"code","cwd":"/",'
-        b'"created_at":1,"updated_at":2,"schema":9,"tomorrow":{"x":1}}'
-    )
-    async with open_sqlite(path):
-        pass
-    with by_hand(path) as database:
-        database.execute("insert into session values ('s1', ?)", (head,))
-
-    async with open_sqlite(path) as store:
-        (stored,) = await store.list()
-
-    assert stored.head.schema == 9 > SCHEMA
-    with by_hand(path) as database:
-        assert database.execute("select head from session").fetchone() == (head,)
-
-
-async def test_a_damaged_page_concerns_the_sessions_on_it(path: Path) -> None:
-    async with open_sqlite(path) as store:
-        await store.commit([creation("s1"), creation("s2")])
-        await store.commit([Change("s1", entries(1, 100, b"a" * 200))])
-        await store.commit([Change("s2", entries(1, 100, b"b" * 200))])
-    damage(path, lambda page: b"a" * 200 in page and b"b" * 200 not in page)
-
-    async with open_sqlite(path) as store:
-        with pytest.raises(StoreUnreadable, match="damaged") as caught:
-            await all_entries(store, "s1")
-        assert caught.value.session == "s1"
-        assert len(await all_entries(store, "s2")) == 100
-        await store.commit([Change("s2", entries(101, 101)), creation("s3", 1)])
-
-
-async def test_damaged_heads_leave_the_other_sessions_listed(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with open_sqlite(path) as store:
-        await store.commit([creation(f"s{number:03}", 1) for number in range(300)])
-    damage(path, lambda page: b'"id":"s150"' in page)
-
-    async with open_sqlite(path) as store:
-        listed = [stored.head.id for stored in await store.list()]
-        assert 250 < len(listed) < 300
-        assert listed == sorted({f"s{number:03}" for number in range(300)} & set(listed))
-        assert "s150" not in listed
-        assert "a session is left out" in caplog.text
-        with pytest.raises(StoreUnreadable):
-            await store.load("s150")
-        with pytest.raises(StoreUnreadable):
-            await store.tip("s150")
-
-
-async def test_a_list_that_cannot_be_read_at_all_is_no_empty_list(path: Path) -> None:
-    async with open_sqlite(path) as store:
-        await store.commit([creation(f"s{number:03}", 1) for number in range(300)])
-    damage(path, lambda page: b"s150" in page)
-
-    async with open_sqlite(path) as store:
-        with pytest.raises(StoreBroken, match="malformed"):
-            await store.list()
-
-
-async def test_a_check_finds_what_is_wrong_and_where(path: Path) -> None:
-    async with open_sqlite(path) as store:
-        await store.commit([creation(f"s{number}", 3) for number in range(1, 6)])
-    with by_hand(path) as database:
-        database.execute("update session set head = ? where id = 's2'", (b'{"id": "s2", "m',))
-        database.execute("delete from entry where session = 's3' and seq = 2")
-        database.execute("delete from session where id = 's4'")
-
-    async with open_sqlite(path) as store:
-        report = await store.check()
-
-    assert (report.sessions, report.entries) == (4, 14)
-    assert [(p.session, p.problem.split(":")[0]) for p in report.problems] == [
-        ("s2", "its head cannot be read"),
-        ("s3", "of its entries 1 to 3 some are missing"),
-        ("s4", "it has entries and no head"),
-    ]
-
-
-async def test_a_check_finds_a_damaged_page(path: Path) -> None:
-    async with open_sqlite(path) as store:
-        await store.commit([creation("s1"), creation("s2")])
-        await store.commit([Change("s1", entries(1, 100, b"a" * 200))])
-        await store.commit([Change("s2", entries(1, 100, b"b" * 200))])
-    damage(path, lambda page: b"a" * 200 in page and b"b" * 200 not in page)
-
-    async with open_sqlite(path) as store:
-        report = await store.check()
-
-        assert any("damaged" in problem.problem for problem in report.problems)
-        await store.commit([Change("s2", entries(101, 101))])
+# ---- space
 
 
 async def test_space_of_what_was_removed_is_given_back(path: Path) -> None:
