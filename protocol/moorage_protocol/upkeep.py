@@ -28,7 +28,10 @@ class StoreProblem(Shape, frozen=True, omit_defaults=True):
 
 
 class StoreCheckResult(Shape, frozen=True, omit_defaults=False):
-    """What was looked at, and what is wrong with it; `more` problems are not listed."""
+    """What was looked at, and what is wrong with it; `more` problems are not listed.
+
+    So many blobs as were `lost` did not come with the sessions that name them: they are no damage.
+    """
 
     name: str
     sessions: int
@@ -36,6 +39,7 @@ class StoreCheckResult(Shape, frozen=True, omit_defaults=False):
     blobs: int
     problems: list[StoreProblem]
     more: int
+    lost: int = 0
 
 
 class StoreGcResult(Shape, frozen=True, omit_defaults=False):

@@ -4,6 +4,7 @@ import logging
 
 from moorage_daemon.handlers.port import Answer, Desk, Later, Peer
 from moorage_daemon.log.committer import Committer
+from moorage_daemon.log.losses import lost_before
 from moorage_daemon.store.port import Problem, StoreError
 from moorage_protocol.acp import Empty
 from moorage_protocol.errors import NotPermitted, StorageError
@@ -56,10 +57,12 @@ def check(desk: Desk, peer: Peer, params: Empty) -> Answer:
         store = desk.sessions.committer.store
         try:
             report = await store.check()
+            lost = await lost_before(store, [p.missing for p in report.problems if p.missing])
         except StoreError as error:
             logger.exception("the store cannot be checked")
             raise StorageError from error
-        for found in report.problems:
+        problems = [p for p in report.problems if not (p.missing and p.missing.sha256 in lost)]
+        for found in problems:
             extra = {"problem": found.problem, "session": found.session}
             logger.error("the store has a problem", extra=extra)
         return StoreCheckResult(
@@ -67,8 +70,9 @@ def check(desk: Desk, peer: Peer, params: Empty) -> Answer:
             sessions=report.sessions,
             entries=report.entries,
             blobs=report.blobs,
-            problems=[_shown(found) for found in report.problems[:MOST]],
-            more=max(0, len(report.problems) - MOST),
+            problems=[_shown(found) for found in problems[:MOST]],
+            more=max(0, len(problems) - MOST),
+            lost=len(lost),
         )
 
     return Later(work)

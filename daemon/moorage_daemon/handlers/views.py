@@ -7,13 +7,13 @@ from msgspec import Struct
 
 from moorage_daemon.handlers.port import Answer, Desk, Later, Peer
 from moorage_daemon.identity import Verb
+from moorage_daemon.log.losses import lost_of
 from moorage_daemon.log.views import (
     Rows,
     artifact_of,
     artifact_rows,
     context_of,
     cost_rows,
-    lost_of,
     place_of,
     report_rows,
     trace_rows,

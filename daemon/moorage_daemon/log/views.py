@@ -16,7 +16,6 @@ from moorage_daemon.store.model import (
     CostBody,
     Entry,
     Head,
-    ImportedBody,
     Kind,
     ResultBody,
     Totals,
@@ -73,32 +72,6 @@ async def artifact_of(store: Store, session: str, seq: int) -> ArtifactRow | Non
     """The bytes of one entry; None if it has none."""
     page = await artifact_rows(store, session, after=seq - 1, limit=1)
     return next((row for row in page.rows if row.seq == seq), None)
-
-
-class Lost(msgspec.Struct, frozen=True):
-    """Bytes that the first entries of a session name and have not got, whoever else has them."""
-
-    upto: int = 0
-    digests: frozenset[str] = frozenset()
-
-    def covers(self, seq: int, sha256: str) -> bool:
-        """Whether those bytes are not that entry's."""
-        return seq <= self.upto and sha256 in self.digests
-
-
-async def lost_of(store: Store, head: Head) -> Lost:
-    """What was missing in the file that a session came out of.
-
-    An entry that says so and cannot be read leaves nothing of the file to anybody: raises
-    `UnreadableBody`.
-    """
-    if not head.imported:
-        return Lost()
-    page = await store.entries(
-        head.id, head.imported - 1, limit=1, kinds=frozenset({Kind.IMPORTED})
-    )
-    digests = [d for entry in page.entries for d in read_body(entry, ImportedBody).lost]
-    return Lost(head.imported, frozenset(digests))
 
 
 async def trace_rows(store: Store, session: str, *, after: int, limit: int) -> Rows[TraceRow]:

@@ -185,20 +185,22 @@ class Blobs:
 
     async def check(
         self, named: Callable[[], Awaitable[frozenset[str]]]
-    ) -> tuple[int, list[Problem]]:
-        """Compare every blob with its digest, and with what entries name; how many there are."""
+    ) -> tuple[int, frozenset[str], list[Problem]]:
+        """Compare every blob with its digest, and with what entries name.
+
+        Gives how many there are, which are missing, and what is wrong with the others.
+        """
         missing = await _known(named)
         present = await self.unused(-1)
         missing -= present
         if missing:  # a session may have been deleted meanwhile, and its blobs collected
             missing &= await _known(named)
-        problems = [Problem(f"the blob {name} is missing") for name in sorted(missing)]
-        problems += [
+        problems = [
             Problem(f"the blob {name} is damaged")
             for name in sorted(present)
             if not await self._worker.run(partial(self._is_whole, name))
         ]
-        return len(present), problems
+        return len(present), missing, problems
 
     def _is_whole(self, name: str) -> bool:
         disk = self._folder()

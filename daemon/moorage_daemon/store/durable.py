@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,7 +12,15 @@ import trio
 from moorage_daemon.store.blobs import Blobs
 from moorage_daemon.store.disk import free_space
 from moorage_daemon.store.handover import GilHandover
-from moorage_daemon.store.port import Blob, BlobPart, Collected, Report, StoreUnreadable
+from moorage_daemon.store.port import (
+    Blob,
+    BlobPart,
+    Collected,
+    Missing,
+    Report,
+    StoreUnreadable,
+    problem_of,
+)
 from moorage_daemon.store.reserve import Reserve
 from moorage_daemon.store.worker import Worker, open_worker
 
@@ -61,6 +69,10 @@ class DurableStore(ABC):
         """All blobs that entries name; raises `StoreUnreadable` if nobody can know."""
 
     @abstractmethod
+    async def _missing(self, digests: frozenset[str]) -> Sequence[Missing]:
+        """Who names these blobs, by digest."""
+
+    @abstractmethod
     async def _checked(self) -> Report:
         """What is wrong with the sessions; blobs count for nothing."""
 
@@ -101,8 +113,9 @@ class DurableStore(ABC):
         """Look at everything that is stored, beside all other work."""
         self._check_open()
         found = await self._checked()
-        blobs, problems = await self._blobs.check(self._named)
-        return Report(found.sessions, found.entries, blobs, [*found.problems, *problems])
+        blobs, missing, problems = await self._blobs.check(self._named)
+        absent = map(problem_of, await self._missing(missing)) if missing else ()
+        return Report(found.sessions, found.entries, blobs, [*found.problems, *absent, *problems])
 
     def free(self) -> int | None:
         """Bytes of free space on the disk."""

@@ -22,10 +22,12 @@ from moorage_daemon.store.port import (
     BlobTooLarge,
     Change,
     Collected,
+    Missing,
     Page,
     Problem,
     Report,
     Stored,
+    problem_of,
 )
 from moorage_daemon.store.rules import Tip, advance, cut_page, trimmed_to
 
@@ -48,14 +50,15 @@ class _Kept:
 
 
 class MemoryStore:
-    """A store that lasts as long as the object; `clock` says how long ago a blob was used."""
+    """A store that lasts as long as the object, `blobs` by digest among it; `clock` says how long
+    ago one was used."""
 
     name = "memory"
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._sessions: dict[str, _Kept] = {}
-        self._blobs: dict[str, bytes] = {}
+        self.blobs: dict[str, bytes] = {}
         self._used: dict[str, float] = {}  # when each was put or read last
         self._holds_reserve = True
         self._is_closed = False
@@ -136,10 +139,16 @@ class MemoryStore:
         return 0
 
     async def check(self) -> Report:
-        """Memory is whole."""
+        """Memory is whole; what is named may never have been there."""
         await self._enter()
         count = sum(len(kept.entries) for kept in self._sessions.values())
-        return Report(len(self._sessions), count, len(self._blobs), [])
+        absent: dict[str, list[str]] = {}
+        for session, kept in sorted(self._sessions.items()):
+            named = frozenset[str]().union(*map(blobs_named, kept.entries))
+            for digest in named - self.blobs.keys():
+                absent.setdefault(digest, []).append(session)
+        missing = [Missing(digest, tuple(found)) for digest, found in sorted(absent.items())]
+        return Report(len(self._sessions), count, len(self.blobs), [*map(problem_of, missing)])
 
     def free(self) -> int | None:
         """Memory has no end that anybody knows."""
@@ -158,15 +167,15 @@ class MemoryStore:
         name = hashlib.sha256(data).hexdigest()
         if sha256 not in (None, name):
             raise BlobMismatch(f"the bytes have the digest {name}, not {sha256}")
-        is_new = name not in self._blobs
-        self._blobs[name] = bytes(data)
+        is_new = name not in self.blobs
+        self.blobs[name] = bytes(data)
         self._used[name] = self._clock()
         return Blob(name, len(data), is_new)
 
     async def get_blob(self, sha256: str, offset: int = 0, limit: int = 2**18) -> BlobPart | None:
         """At most `limit` bytes of a blob; None if there is none."""
         await self._enter()
-        data = self._blobs.get(sha256)
+        data = self.blobs.get(sha256)
         if data is None:
             return None
         self._used[sha256] = self._clock()
@@ -178,8 +187,8 @@ class MemoryStore:
         entries = (entry for kept in self._sessions.values() for entry in kept.entries)
         named = {digest for entry in entries for digest in blobs_named(entry)}
         since = self._clock() - grace
-        unused = [name for name in self._blobs if name not in named and self._used[name] <= since]
-        return Collected(len(unused), sum(len(self._blobs.pop(name)) for name in unused))
+        unused = [name for name in self.blobs if name not in named and self._used[name] <= since]
+        return Collected(len(unused), sum(len(self.blobs.pop(name)) for name in unused))
 
     async def tip(self, session: str) -> int | None:
         """The number of the last entry (0 for none), None for an unknown session."""

@@ -137,11 +137,27 @@ class Collected(Struct, frozen=True):
     bytes: int = 0
 
 
+class Missing(Struct, frozen=True):
+    """A blob that is named and not there; no `sessions`: what names it is no session's entry."""
+
+    sha256: str
+    sessions: tuple[str, ...] = ()
+
+
 class Problem(Struct, frozen=True):
-    """Something that is wrong with what is stored, and the session it is about, if it is one."""
+    """Something that is wrong with what is stored, and the session it is about, if it is one.
+
+    Whether a blob that is `missing` was ever here no store knows: `log.losses` finds out.
+    """
 
     problem: str
     session: str | None = None
+    missing: Missing | None = None
+
+
+def problem_of(missing: Missing) -> Problem:
+    """How a check tells of it."""
+    return Problem(f"the blob {missing.sha256} is missing", missing=missing)
 
 
 class Report(Struct, frozen=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from moorage_daemon.store.connection import Connection, Value, store_error
 from moorage_daemon.store.model import Entry, Head
-from moorage_daemon.store.port import Page, Problem, Stored, StoreError, StoreUnreadable
+from moorage_daemon.store.port import Missing, Page, Problem, Stored, StoreError, StoreUnreadable
 from moorage_daemon.store.rules import cut_page, is_text
 
 
@@ -29,6 +29,7 @@ NAMES = "select cast(id as blob) from session order by id"  # read from the inde
 LOAD = f"select id, head, {TIP}, {START} from session where id = ?"
 FIRST = "select min(seq) from entry where session = ?"
 NAMED = "select distinct sha256 from naming"
+NAMING = "select distinct session, sha256 from naming order by session"
 MARK = "select value from meta where key = 'mark'"
 ENTRIES = "select seq, at, kind, body, generation, origin from entry where session = ? and seq > ?"
 
@@ -143,6 +144,17 @@ class Reader:
             return frozenset(digest for (digest,) in self._connection.execute(NAMED).fetchall())
         except apsw.Error as error:
             raise store_error(error, self._connection) from error
+
+    def naming(self, digests: frozenset[str]) -> list[Missing]:
+        """Whose entries name these blobs, by digest."""
+        found: dict[str, list[str]] = {digest: [] for digest in digests}
+        try:
+            for session, digest in self._connection.execute(NAMING):
+                if digest in found:
+                    found[digest].append(session)
+        except apsw.Error as error:
+            raise store_error(error, self._connection) from error
+        return [Missing(digest, tuple(sessions)) for digest, sessions in sorted(found.items())]
 
     def marked(self) -> object:
         """What `Writer.mark` wrote last."""

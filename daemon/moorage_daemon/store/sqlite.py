@@ -22,6 +22,7 @@ from moorage_daemon.store.disk import Disk, made
 from moorage_daemon.store.durable import DurableStore, Threads, open_threads
 from moorage_daemon.store.port import (
     Change,
+    Missing,
     Page,
     Problem,
     Report,
@@ -161,6 +162,9 @@ class SqliteStore(DurableStore):
 
     async def _named(self) -> frozenset[str]:
         return await self._read(lambda reader: reader.named())
+
+    async def _missing(self, digests: frozenset[str]) -> Sequence[Missing]:
+        return await self._read(lambda reader: reader.naming(digests))
 
     async def _read(self, job: Callable[[Reader], T]) -> T:
         self._check_open()

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from moorage_daemon.log.log import Log
-from moorage_daemon.log.views import Lost, lost_of
+from moorage_daemon.log.losses import Lost, lost_of
 from moorage_daemon.store.model import Entry, Head
 from moorage_daemon.store.port import MAX_BLOB, Store
 from moorage_daemon.transfer.lines import (

@@ -15,6 +15,8 @@ from moorage_daemon.store.port import (
     BlobTooLarge,
     Change,
     Collected,
+    Missing,
+    Problem,
     Report,
     Store,
     StoreCapped,
@@ -558,6 +560,26 @@ async def test_trimming_takes_names_of_blobs_with_it(store: Store) -> None:
 
     assert await store.collect(0) == Collected(1, 5)
     assert await whole(store, last) == b"last"
+
+
+async def test_a_check_tells_whose_entries_name_a_blob_that_is_not_there(store: Store) -> None:
+    there = await store.put_blob(in_chunks(b"there"), max_bytes=9)
+    await store.commit([creation("s1"), creation("s2"), creation("s3")])
+    first, second = "1" * 64, "2" * 64
+    await store.commit(
+        [
+            Change("s1", (naming(1, first), naming(2, second), naming(3, first))),
+            Change("s2", (naming(1, there.sha256),)),
+            Change("s3", (naming(1, first),)),
+        ]
+    )
+
+    found = (await store.check()).problems
+
+    assert found == [
+        Problem(f"the blob {first} is missing", missing=Missing(first, ("s1", "s3"))),
+        Problem(f"the blob {second} is missing", missing=Missing(second, ("s1",))),
+    ]
 
 
 async def test_a_sound_store_has_no_problems_and_compacts_without_loss(store: Store) -> None:

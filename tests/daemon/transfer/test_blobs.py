@@ -10,12 +10,14 @@ from trio.testing import wait_all_tasks_blocked
 
 from moorage_clients import a3s
 from moorage_daemon.identity import Principal
+from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.model import Kind, UploadBody
 from moorage_daemon.store.port import MAX_BLOB, BlobPart
 from moorage_daemon.tools.port import Report
 from moorage_daemon.transfer.arriving import MAX_LOST
 from moorage_protocol.errors import InvalidParams, NotFound
 from moorage_protocol.moorage import Role
+from moorage_protocol.upkeep import StoreCheckResult
 from tests.daemon.harness import Daemon, open_daemon, simulated
 from tests.daemon.store.samples import in_chunks
 from tests.daemon.test_artifacts import LONG, content, part, rows, told
@@ -318,6 +320,52 @@ async def test_what_was_lost_before_is_noted_and_stops_nothing(
         result = await imported(guest, file)
         [row] = await rows(guest, result.session_id)
         assert result.notes == [f"the bytes of an artifact were lost before: {row.sha256}"]
+
+
+async def test_a_check_tells_what_was_lost_before_the_import_and_what_since(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await session_with(daemon, client, LONG)
+    file = changed(await exported(client, session), missing)
+
+    async with open_daemon() as other:
+        guest = await other.connect()
+        copy = (await imported(guest, file)).session_id
+        assert await checked(guest) == ([], 1)
+
+        await told(other, guest, copy, Report("both ends", whole=LONG))
+        assert await checked(guest) == ([], 0), "it is there by now"
+
+        [first, *_] = await rows(guest, copy)
+        lose(other, first.sha256)
+        assert await checked(guest) == ([f"the blob {first.sha256} is missing"], 0)
+
+
+async def test_a_check_tells_of_damage_where_another_session_names_what_one_came_without(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await session_with(daemon, client, LONG)
+    [row] = await rows(client, session)
+    file = changed(await exported(client, session), missing)
+    await imported(client, file)
+    assert await checked(client) == ([], 0)
+
+    lose(daemon, row.sha256)
+
+    assert await checked(client) == ([f"the blob {row.sha256} is missing"], 0)
+
+
+async def checked(client: Client) -> tuple[list[str], int]:
+    """The problems that a check finds, and how many blobs it calls lost."""
+    found = await client.call("_moorage/store/check", {}, StoreCheckResult)
+    return [problem.problem for problem in found.problems], found.lost
+
+
+def lose(daemon: Daemon, digest: str) -> None:
+    """Take a blob from the daemon's memory."""
+    memory = daemon.store.inner
+    assert isinstance(memory, MemoryStore)
+    del memory.blobs[digest]
 
 
 # ---- uploads

@@ -25,6 +25,7 @@ from moorage_daemon.store.files.shelf import Shelf
 from moorage_daemon.store.handover import Breather
 from moorage_daemon.store.port import (
     Change,
+    Missing,
     Page,
     Problem,
     Report,
@@ -219,6 +220,14 @@ class FileStore(DurableStore):
 
     async def _named_by(self, sessions: Sequence[str]) -> frozenset[str]:
         return await self._read(lambda reader: reader.named(sessions))
+
+    async def _missing(self, digests: frozenset[str]) -> Sequence[Missing]:
+        aside = await self._read(lambda reader: reader.named_aside())
+        found: dict[str, list[str]] = {digest: [] for digest in digests - aside}
+        for session in await self._sessions():
+            for digest in found.keys() & await self._named_by([session]):
+                found[digest].append(session)
+        return [Missing(digest, tuple(found.get(digest, ()))) for digest in sorted(digests)]
 
     async def _sessions(self) -> Sequence[str]:
         return await self._read(lambda reader: reader.sessions())
