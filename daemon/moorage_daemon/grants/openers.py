@@ -40,7 +40,7 @@ def _words(text: str) -> frozenset[str]:
 # These run what they are given, whatever stands in front of it.
 LAUNCHERS = _words(
     """
-    . at autossh batch builtin bunx busybox bwrap capsh catchsegv cgexec choom chpst chronic
+    . alias at autossh batch builtin bunx busybox bwrap capsh catchsegv cgexec choom chpst chronic
     chroot chrt command compgen complete coproc coreutils crontab daemonize dbus-launch
     dbus-run-session dc direnv doas dumb-init eatmydata ed emacs enable entr env eval ex
     exec expect fakeroot faketime fc find2perl firejail flock fzf gdb gnuplot hash hyperfine

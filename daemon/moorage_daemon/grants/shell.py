@@ -12,6 +12,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from moorage_daemon.grants.doubts import (
+    is_plain_backtick,
+    is_plain_dollar,
+    is_plain_redirect,
+    is_run_later,
+)
+
 
 MAX_COMMAND = 64 * 2**10  # characters; who writes more is not answered by rules
 MAX_NESTING = 32  # substitutions in substitutions
@@ -27,7 +34,7 @@ _MARK = "\ue000"  # it cannot be printed, so it stands in no command that is rea
 _MARKED = re.compile(f"{_MARK}(\\d+){_MARK}")
 _ORDINARY = re.compile(r"[^;&|()\n\r \t#\\'\"$`<>*?\[\]{}~!^]+")
 _IN_DOUBLE_QUOTES = re.compile(r'[^"\\$`]+')
-_LEADING = RESERVED - {"function"}  # behind which a command follows
+_LEADING = RESERVED - {"coproc", "function"}  # behind which a command follows
 _SEPARATORS = frozenset(";&|()\n\r")
 
 
@@ -42,6 +49,8 @@ def plain_words(command: str, filled: Sequence[str] = ()) -> tuple[str, ...] | N
     text = _with_marks(command, filled) if filled and "${CRED:" in command else command
     words = _split(text)
     if not words or words[0] in RESERVED or "=" in words[0]:
+        return None
+    if "[" in text and any(is_run_later(word, is_assigned=False) for word in words):
         return None
     if text is command:
         return tuple(words)
@@ -105,7 +114,15 @@ def commands_in(text: str) -> Found:
     if len(text) > MAX_COMMAND:
         return Found((), is_certain=False)
     words = plain_words(text)
-    return _scanned(text) if words is None else _plain(words)
+    found = _scanned(text) if words is None else _plain(words)
+    return msgspec.structs.replace(found, is_certain=False) if _is_run_later(found) else found
+
+
+def _is_run_later(found: Found) -> bool:
+    words = (word.text for command in found.commands for word in command)
+    return any(is_run_later(word, is_assigned=False) for word in words) or any(
+        is_run_later(word, is_assigned=True) for word in found.assigned
+    )
 
 
 def _plain(words: Sequence[str]) -> Found:
@@ -156,6 +173,7 @@ class _Scan:
     def _read_until(self, end: str) -> None:
         """Read commands up to `end`, ")" or "`", or to the end of the text."""
         reader = _Reader(self)
+        opened = 0  # brackets in a substitution
         while self.at < len(self.text):
             ordinary = _ORDINARY.match(self.text, self.at)
             if ordinary is not None:
@@ -163,15 +181,18 @@ class _Scan:
                 reader.add(ordinary[0])
                 continue
             letter = self.text[self.at]
-            if letter == end:
+            if letter == end and not (opened and letter == ")"):
                 break
             if letter in _SEPARATORS:
                 self.at += 1
+                self.is_certain &= letter != "\r"  # to a shell it is a letter
+                opened += (letter == "(") - (letter == ")" and opened > 0)
                 reader.end_command()
             elif letter in " \t":
                 self.at += 1
                 reader.end_word()
             elif letter == "#" and not reader.is_in_word:
+                self.is_certain &= not self.depth
                 self.at = _index(self.text, "\n", self.at)
             elif not self._special(letter, reader):
                 self.at += 1
@@ -231,8 +252,10 @@ class _Scan:
                 self.at += 2
                 if following != "\n":
                     reader.add(following if following in '$`"\\' else "\\" + following)
-            elif letter in "$`":
-                self._special(letter, reader)
+            elif letter == "$":
+                self._dollar(reader, is_quoted=True)
+            elif letter == "`":
+                self._backtick(reader)
             else:
                 ordinary = _IN_DOUBLE_QUOTES.match(self.text, self.at)
                 assert ordinary is not None, "all others were looked for"
@@ -241,12 +264,13 @@ class _Scan:
         self.is_certain &= self.at < len(self.text)
         self.at += 1
 
-    def _dollar(self, reader: "_Reader") -> None:
+    def _dollar(self, reader: "_Reader", *, is_quoted: bool = False) -> None:
         following = self.text[self.at + 1 : self.at + 2]
+        self.is_certain &= is_plain_dollar(self.text, self.at, is_quoted=is_quoted)
         reader.add("", is_certain=False)
         if following == "(":
             self._nested(2, ")")
-        elif following == "'":
+        elif following == "'" and not is_quoted:
             self._ansi(reader)
         else:
             self.at += 1
@@ -261,14 +285,18 @@ class _Scan:
         self.at += 1
 
     def _backtick(self, reader: "_Reader") -> None:
+        self.is_certain &= is_plain_backtick(self.text, self.at)
         reader.add("", is_certain=False)
         self._nested(1, "`")
 
     def _redirect(self, reader: "_Reader") -> None:
         """`<`, `>` and what belongs to them; a file that is read or written is no command."""
         reader.begin_target()
+        start = self.at
         while self.text[self.at : self.at + 1] in {"<", ">", "&", "|"}:
             self.at += 1
+        if self.is_certain:
+            self.is_certain = is_plain_redirect(self.text, start, self.at, is_nested=self.depth > 0)
         if self.text[self.at : self.at + 1] == "(":
             reader.add("", is_certain=False)
             self._nested(1, ")")
@@ -293,8 +321,11 @@ class _Reader:
     def end_word(self) -> None:
         if not self.is_in_word:
             return
+        word = Word("".join(self.letters), self.is_certain)
         if not self.is_target:
-            self.words.append(Word("".join(self.letters), self.is_certain))
+            self.words.append(word)
+        if word.text == "case" and self.scan.depth:
+            self.scan.is_certain = False  # its patterns end with a bracket that closes nothing
         self.letters, self.is_in_word, self.is_certain = [], False, True
         self.is_target = False
 

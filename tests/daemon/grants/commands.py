@@ -416,7 +416,44 @@ _HIDDEN = (
     "at now -f intruder",
 )
 
-HOSTILE = tuple(dict.fromkeys((*_JOINED, *_LAUNCHED, *_ARGUED, *_HIDDEN)))
+# A reader that knows less grammar than a shell takes the command in these for something else.
+_MISREAD = (
+    "cat <<E\nit's\nE\nintruder x\ncat <<E\nit's\nE",
+    "cat <<E\n# $(intruder x)\nE",
+    "cat <<'E'\n'\nE\nintruder\n: '",
+    "cat <\\\n<E\nit's\nE\nintruder x\ncat <<E\nit's\nE",
+    "cat <<E \"\nE\n\"\n'\nE\nintruder x\n: '",
+    'echo "$(cat <<E\na) b\nE\nintruder x)"',
+    "echo $(( # $(intruder x) ))",
+    "echo $(( 1 ' + $(intruder x) ' ))",
+    "echo $[ # $(intruder) ]",
+    "echo ${x:- # $(intruder y)}",
+    'x=1; echo "${x#\'"\'}"; intruder y; echo "${x#\'"\'}"',
+    "echo $(case x in x) intruder y;; esac)",
+    "echo $(f() { intruder x; }; f)",
+    'echo "$( (true); intruder x )"',
+    "echo `echo \\`intruder x\\``",
+    "`# foo`; intruder x",
+    "echo `echo '` ; intruder; echo `'`",
+    'echo "`echo \\"\'\\"; intruder x; echo \\"\'\\"`"',
+    "echo $'\\'; intruder x; echo $'\\'",
+    "echo $'\\''; intruder x; echo $'\\''",
+    'echo "$\'"; intruder x; echo "\'"',
+    'echo "$\\\n(intruder x)"',
+    "echo a\r# $(intruder x)",
+    ">\rfoo intruder x",
+    "ls >&'`intruder`'",
+    "ls >&1\\`intruder\\`",
+    "<() intruder x",
+    "coproc X { intruder y; }; wait",
+    "test -v 'a[$(intruder)]'",
+    "printf -v 'a[$(intruder)]' x",
+    "read 'a[$(intruder)]' <<E\n1\nE",
+    "declare 'a[$(intruder)]=1'",
+    "[[ 'a[$(intruder)]' -eq 0 ]]",
+)
+
+HOSTILE = tuple(dict.fromkeys((*_JOINED, *_LAUNCHED, *_ARGUED, *_HIDDEN, *_MISREAD)))
 
 # Credentials of these names are filled in, with a secret that would start `intruder` if any shell
 # or program read it as more than a part of a word.

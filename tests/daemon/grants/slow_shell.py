@@ -6,12 +6,18 @@ Plain and slow on purpose: each letter is looked at by itself, and nothing is le
 import unicodedata
 from dataclasses import dataclass, field
 
+from moorage_daemon.grants.doubts import (
+    is_plain_backtick,
+    is_plain_dollar,
+    is_plain_redirect,
+    is_run_later,
+)
 from moorage_daemon.grants.shell import MAX_COMMAND, MAX_NESTING, RESERVED, Found, Word
 
 
 _META = frozenset(";&|<>()$`\\{}*?[]~#!^")  # outside of quotes these are more than themselves
 _IN_DOUBLE_QUOTES = frozenset('$`\\!"')
-_LEADING = RESERVED - {"function"}  # behind which a command follows
+_LEADING = RESERVED - {"coproc", "function"}  # behind which a command follows
 _SEPARATORS = frozenset(";&|()\n\r")
 
 
@@ -40,7 +46,8 @@ def plain_words(command: str) -> tuple[str, ...] | None:
     words += [] if word is None else [word]
     if not words or words[0] in RESERVED or "=" in words[0]:
         return None
-    return tuple(words)
+    is_later = any(is_run_later(word, is_assigned=False) for word in words)
+    return None if is_later else tuple(words)
 
 
 def _is_hidden(letter: str) -> bool:
@@ -56,7 +63,11 @@ def commands_in(text: str) -> Found:
     scan.read_all()
     commands = [_without_lead(words) for words in scan.commands]
     assigned = [word.text for words in scan.commands for word in words if _is_assignment(word.text)]
-    return Found(tuple(words for words in commands if words), scan.is_certain, tuple(assigned))
+    texts = [(word.text, False) for words in commands for word in words]
+    texts += [(text, True) for text in assigned]
+    is_later = any(is_run_later(text, is_assigned=is_assigned) for text, is_assigned in texts)
+    is_certain = scan.is_certain and not is_later
+    return Found(tuple(words for words in commands if words), is_certain, tuple(assigned))
 
 
 def _without_lead(words: list[Word]) -> tuple[Word, ...]:
@@ -94,17 +105,21 @@ class _Scan:
     def _read_until(self, end: str) -> None:
         """Read commands up to `end`, ")" or "`", or to the end of the text."""
         reader = _Reader(self)
+        opened = 0  # brackets in a substitution
         while self.at < len(self.text):
             letter = self.text[self.at]
-            if letter == end:
+            if letter == end and not (opened and letter == ")"):
                 break
             if letter in _SEPARATORS:
                 self.at += 1
+                self.is_certain &= letter != "\r"  # to a shell it is a letter
+                opened += (letter == "(") - (letter == ")" and opened > 0)
                 reader.end_command()
             elif letter in " \t":
                 self.at += 1
                 reader.end_word()
             elif letter == "#" and not reader.is_in_word:
+                self.is_certain &= not self.depth
                 self.at = _index(self.text, "\n", self.at)
             elif not self._special(letter, reader):
                 self.at += 1
@@ -164,20 +179,23 @@ class _Scan:
                 self.at += 2
                 if following != "\n":
                     reader.add(following if following in '$`"\\' else "\\" + following)
-            elif letter in "$`":
-                self._special(letter, reader)
+            elif letter == "$":
+                self._dollar(reader, is_quoted=True)
+            elif letter == "`":
+                self._backtick(reader)
             else:
                 self.at += 1
                 reader.add(letter)
         self.is_certain &= self.at < len(self.text)
         self.at += 1
 
-    def _dollar(self, reader: "_Reader") -> None:
+    def _dollar(self, reader: "_Reader", *, is_quoted: bool = False) -> None:
         following = self.text[self.at + 1 : self.at + 2]
+        self.is_certain &= is_plain_dollar(self.text, self.at, is_quoted=is_quoted)
         reader.add("", is_certain=False)
         if following == "(":
             self._nested(2, ")")
-        elif following == "'":
+        elif following == "'" and not is_quoted:
             self._ansi(reader)
         else:
             self.at += 1
@@ -192,14 +210,18 @@ class _Scan:
         self.at += 1
 
     def _backtick(self, reader: "_Reader") -> None:
+        self.is_certain &= is_plain_backtick(self.text, self.at)
         reader.add("", is_certain=False)
         self._nested(1, "`")
 
     def _redirect(self, reader: "_Reader") -> None:
         """`<`, `>` and what belongs to them; a file that is read or written is no command."""
         reader.begin_target()
+        start = self.at
         while self.text[self.at : self.at + 1] in {"<", ">", "&", "|"}:
             self.at += 1
+        if self.is_certain:
+            self.is_certain = is_plain_redirect(self.text, start, self.at, is_nested=self.depth > 0)
         if self.text[self.at : self.at + 1] == "(":
             reader.add("", is_certain=False)
             self._nested(1, ")")
@@ -224,8 +246,11 @@ class _Reader:
     def end_word(self) -> None:
         if not self.is_in_word:
             return
+        word = Word("".join(self.letters), self.is_certain)
         if not self.is_target:
-            self.words.append(Word("".join(self.letters), self.is_certain))
+            self.words.append(word)
+        if word.text == "case" and self.scan.depth:
+            self.scan.is_certain = False  # its patterns end with a bracket that closes nothing
         self.letters, self.is_in_word, self.is_certain = [], False, True
         self.is_target = False
 

@@ -310,6 +310,11 @@ def test_denied_command_is_found_in_every_segment(command: str) -> None:
         "base64 -d x | parallel",
         "at now < x",
         "install -s --strip-program=x a b",
+        "alias z=r${y}m\nz x",
+        "y=m; x='$(r$y)'; echo ${x@P}",
+        "PS4='$(r$y)'; set -x; ls",
+        "test -v 'a[$(r''m)]'",
+        "<()rm x",
     ],
 )
 def test_command_that_nobody_can_tell_is_unsure(command: str) -> None:
@@ -334,6 +339,12 @@ def test_command_that_nobody_can_tell_is_unsure(command: str) -> None:
         "find . -name sh",
         "docker ps",
         "time -p ls",
+        "cat > x <<'X'\nno rm? (no)\nX",
+        "cat <<-X && ls\n\t- rm\n\tX\nls",
+        'git commit -m "$(cat <<X\nNo rm here\nX\n)"',
+        "echo $((a + $b * 2)) ${a:-b} ${#a} ${a##*/} ${a[1]} ${@} $? $$",
+        "echo `ls 'a b' \"c\"` $'a b' \"it's $'\"",
+        "echo $( (ls); (ls) )",
     ],
 )
 def test_word_elsewhere_is_not_the_command(command: str) -> None:
