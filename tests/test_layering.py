@@ -74,6 +74,7 @@ LAYERS = (
     ("ending", "surroundings"),
     ("admission", "conductor"),
     ("turn",),
+    ("record",),
     ("agents",),
     ("providers", "tools"),
     ("ledger",),

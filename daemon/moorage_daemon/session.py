@@ -7,37 +7,26 @@ told when it is durable.
 
 import logging
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
 import msgspec
 import trio
 from msgspec import UNSET
-from msgspec.structs import replace
 
 from moorage_daemon.admission import Admission, Known, OtherPrompt, remembered, remembering
-from moorage_daemon.agents.port import Agent, Compaction, ModelCall
+from moorage_daemon.agents.port import Agent
 from moorage_daemon.ending import Ending
 from moorage_daemon.grants.refusals import Refused
 from moorage_daemon.log.log import Log
-from moorage_daemon.log.render import iso
+from moorage_daemon.record import Record
 from moorage_daemon.store.model import (
-    ArchiveBody,
     BeginBody,
-    CompactionBody,
-    ConfigBody,
-    CostBody,
     Head,
     Kind,
     Life,
-    OverrideBody,
-    PostureBody,
     PromptBody,
-    StateBody,
-    Totals,
     VerdictBody,
-    added,
 )
 from moorage_daemon.store.port import Store
 from moorage_daemon.surroundings import Surroundings
@@ -51,33 +40,21 @@ from moorage_daemon.turn.turn import Turn
 from moorage_daemon.turn.verdict import NOBODY, Abandoned, Raised, judge
 from moorage_daemon.turn.words import unused_servers, user_chunks
 from moorage_protocol.acp import (
-    ConfigOption,
-    ConfigOptionUpdate,
-    CurrentModeUpdate,
     McpServer,
-    SessionInfoUpdate,
 )
-from moorage_protocol.config import ConfigPatch, Confirmation
+from moorage_protocol.config import Confirmation
 from moorage_protocol.errors import (
     Busy,
-    InvalidParams,
-    NotFound,
     QueueFull,
     SessionState,
-    Stopping,
     StorageError,
 )
 from moorage_protocol.jsonrpc import encode
 from moorage_protocol.moorage import (
-    CancelMeta,
     CancelOutcome,
-    CancelResult,
     Cause,
     DetachReason,
     OnBusy,
-    Overrides,
-    Posture,
-    Scope,
     State,
     ToolCallCounts,
 )
@@ -97,8 +74,7 @@ class Killed(msgspec.Struct, frozen=True):
 class Session:
     """A session in memory. At most one turn runs, the others wait in `queue` in their order."""
 
-    head: Head
-    log: Log
+    record: Record
     around: Surroundings
     asks: Asks = field(default_factory=Asks)
     turn: Turn | None = None
@@ -108,7 +84,6 @@ class Session:
     history: History = field(init=False)
     standing: StandingAnswers = field(init=False)
     ground: Ground = field(init=False)
-    ends: DetachReason | None = None
     ending: Ending | None = None  # the record of a kill
     servers: tuple[McpServer, ...] = ()  # as named by a client; they may hold keys
     owes_word_of_servers: bool = False
@@ -120,7 +95,7 @@ class Session:
         self.standing = StandingAnswers(self.around.store, self.head.id)
         self.ground = Ground(self.around.law, self)
         self.log.when_in_trouble(self._in_trouble)
-        if self.head.life is not Life.KILLED:
+        if not self.record.is_killed:
             self.ground.stand()
 
     # ---- what others ask
@@ -128,22 +103,27 @@ class Session:
     @property
     def id(self) -> str:
         """The session's id."""
-        return self.head.id
+        return self.record.head.id
 
     @property
-    def cwd(self) -> str:
-        """The working directory, absolute."""
-        return self.head.cwd
+    def head(self) -> Head:
+        """How it is now."""
+        return self.record.head
 
     @property
-    def environment(self) -> Mapping[str, str] | None:
-        """What its creator lent to its tools."""
-        return self.head.environment
+    def log(self) -> Log:
+        """Where all of it is written."""
+        return self.record.log
+
+    @property
+    def ends(self) -> DetachReason | None:
+        """Why no turn is to begin any more, if none is."""
+        return self.record.ends
 
     @property
     def may_start(self) -> bool:
         """Whether anything may still be started for this session."""
-        return self.head.life is not Life.KILLED and not self.log.failed
+        return not self.record.is_killed and not self.log.failed
 
     @property
     def is_paused(self) -> bool:
@@ -151,30 +131,10 @@ class Session:
         return self.head.life is Life.PAUSED
 
     @property
-    def posture(self) -> Posture:
-        """What its tools may do unasked."""
-        return self.head.posture
-
-    @property
-    def owner(self) -> str:
-        """The TUI whose it is."""
-        return self.head.owner
-
-    @property
     def confirmation(self) -> Confirmation:
         """How a person is asked: as the session says, or as the settings do."""
         usual = Confirmation(timeout_seconds=self.around.rules.ask_limit or None)
         return self.head.config.confirmation or usual
-
-    @property
-    def totals(self) -> Totals:
-        """What it took so far."""
-        return self.head.totals
-
-    @property
-    def compacted(self) -> int:
-        """The entry with the summary that stands for its first turns, 0 if none does."""
-        return self.head.compacted
 
     @property
     def blobs(self) -> Store:
@@ -210,7 +170,7 @@ class Session:
             known.client = admission.client  # it has come back, on a new connection
         if known is not None:
             return known
-        self._must_be_writable()
+        self.record.must_be_writable()
         if self.log.writes.low:
             raise StorageError
         self._must_have_ground()
@@ -228,18 +188,6 @@ class Session:
     def _has_to_wait(self) -> bool:
         return self.turn is not None or self.is_paused
 
-    def _must_be_writable(self) -> None:
-        if self.head.life is Life.KILLED:
-            raise NotFound
-        if self.log.failed:
-            raise SessionState("The session's log cannot be written")
-        if self.log.writes.full:
-            raise StorageError
-        if self.ends is DetachReason.SHUTDOWN:
-            raise Stopping
-        if self.ends is not None:
-            raise SessionState("The session is being closed")
-
     def _must_have_ground(self) -> None:
         try:
             self.ground.must_take_prompts()
@@ -248,7 +196,7 @@ class Session:
             raise refusal.told from None
 
     def _known(self, admission: Admission) -> Turn | Known | None:
-        if self.head.life is Life.KILLED:
+        if self.record.is_killed:
             return None
         ref = remembered(self.head, admission)
         if ref is None:
@@ -273,7 +221,7 @@ class Session:
     def _new_turn(self, admission: Admission) -> Turn:
         generation = self.head.generation + 1
         limits = [limit for limit in (admission.limit, self.around.rules.turn_limit) if limit]
-        self._write_head(
+        self.record.change(
             generation=generation,
             open_turns=(*self.head.open_turns, generation),
             prompts=remembering(self.head, admission, generation, self.log.seq + 1),
@@ -375,9 +323,11 @@ class Session:
 
     def _conclude(self, turn: Turn, verdict: VerdictBody) -> None:
         """Write the one verdict of a turn."""
-        self._write_head(open_turns=tuple(g for g in self.head.open_turns if g != turn.generation))
+        self.record.change(
+            open_turns=tuple(g for g in self.head.open_turns if g != turn.generation)
+        )
         if turn.generation == 1 and self.may_start:  # the first exchange gave it its title
-            self.log.append(Kind.UPDATE, encode(self.info), generation=1)
+            self.log.append(Kind.UPDATE, encode(self.record.info), generation=1)
         seq = self.log.append(Kind.VERDICT, verdict, generation=turn.generation)
         self.ground.note_refusals()
         turn.conclude(verdict, seq)
@@ -403,17 +353,15 @@ class Session:
             self._conclude(turn, judge(Raised("storage"), NOBODY, turn.tool_calls))
             self.log.when_durable(turn.verdict_seq, turn.is_settled, patient=True)
 
-    def _write_head(self, **changes: object) -> None:
-        self.head = replace(self.head, updated_at=self.log.writes.now(), **changes)
-        self.log.write_head(self.head)
-
     # ---- cancelling
 
     def find(self, generation: int) -> Turn | None:
         """The running or waiting turn of that number."""
-        return next((t for t in self._turns() if t.generation == generation), None)
+        return next((t for t in self.turns if t.generation == generation), None)
 
-    def _turns(self) -> list[Turn]:
+    @property
+    def turns(self) -> list[Turn]:
+        """The running one and those that wait, in their order."""
         return [*([self.turn] if self.turn else []), *self.queue]
 
     def stop(self, turn: Turn, cause: Cause, by: str, axis: str | None = None) -> CancelOutcome:
@@ -436,63 +384,14 @@ class Session:
 
     def lose_ground(self, cause: Cause) -> None:
         """What the session stands on has ended, or what that came from has stopped."""
-        for turn in reversed(self._turns()):
+        for turn in reversed(self.turns):
             if turn.cause is None:
                 self.stop(turn, cause, "daemon")
 
     def stop_all(self, cause: Cause, by: str) -> None:
         """Ask every turn to stop, the last one first, so that none of them gets to run."""
-        for turn in reversed(self._turns()):
+        for turn in reversed(self.turns):
             self.stop(turn, cause, by)
-
-    def cancel(self, wish: CancelMeta | None, by: str, origin: str) -> CancelResult:
-        """Stop the turns that `wish` is about, with cause `client_rpc`.
-
-        Without a wish these are the turns which that connection prompted, running and waiting,
-        or, if there is none, the running one.
-        """
-        if wish is not None and wish.generation is not None:
-            return self._cancel_generation(wish.generation, by)
-        targets = self._targets(wish.scope if wish else None, origin)
-        outcomes = [(self.stop(t, Cause.CLIENT_RPC, by), t) for t in reversed(targets)]
-        for outcome in (CancelOutcome.FIRED, CancelOutcome.ALREADY, CancelOutcome.FINISHED):
-            for found, turn in reversed(outcomes):
-                if found is outcome:
-                    return CancelResult(outcome=outcome, generation=turn.generation)
-        return CancelResult(outcome=CancelOutcome.IDLE)
-
-    def _targets(self, scope: Scope | None, origin: str) -> list[Turn]:
-        current = [self.turn] if self.turn else []
-        match scope:
-            case None:
-                return [turn for turn in self._turns() if turn.origin == origin] or current
-            case Scope.CURRENT:
-                return current
-            case Scope.QUEUED:
-                return [*self.queue]
-            case Scope.ALL:
-                return self._turns()
-            case _:
-                assert_never(scope)
-
-    def _cancel_generation(self, generation: int, by: str) -> CancelResult:
-        if not 0 < generation <= self.head.generation:
-            raise InvalidParams("Invalid params: generation was never given")
-        turn = self.find(generation)
-        if turn is not None:
-            return CancelResult(
-                outcome=self.stop(turn, Cause.CLIENT_RPC, by), generation=generation
-            )
-        newest = self.turn.generation if self.turn else self.head.generation
-        outcome = CancelOutcome.STALE if generation < newest else CancelOutcome.FINISHED
-        return CancelResult(outcome=outcome, generation=generation)
-
-    def withdraw(self, generation: int, by: str) -> bool:
-        """Take a waiting prompt back."""
-        turn = self.find(generation)
-        if turn is None or turn not in self.queue:
-            return False
-        return self.stop(turn, Cause.CLIENT_RPC, by) is CancelOutcome.FIRED
 
     # ---- pausing
 
@@ -502,12 +401,12 @@ class Session:
         A session that is paused already is as it is to be. Raises as `admit` does where nothing
         can be written.
         """
-        self._must_be_writable()
+        self.record.must_be_writable()
         return self.log.seq if self.is_paused else self._live_on(Life.PAUSED, by)
 
     def resume(self, by: str) -> int:
         """Let turns start again, the first that waits at once; the rest is as for `pause`."""
-        self._must_be_writable()
+        self.record.must_be_writable()
         if not self.is_paused:
             return self.log.seq
         seq = self._live_on(Life.ACTIVE, by)
@@ -516,9 +415,9 @@ class Session:
         return seq
 
     def _live_on(self, life: Life, by: str) -> int:
-        self._write_head(life=life)
+        seq = self.record.live_on(life, by)
         self.ground.pause(paused=self.is_paused)
-        return self.log.append(Kind.STATE, StateBody(state=life, by=by))
+        return seq
 
     # ---- ending
 
@@ -528,13 +427,11 @@ class Session:
         No turn, tool, question or output of it is accepted from here on, and what runs for it is
         killed. The record follows: it is durable when the state entry and the verdicts are.
         """
-        if self.head.life is Life.KILLED:
+        if self.record.is_killed:
             return Killed([], 0)
-        self._write_head(life=Life.KILLED)
-        self.ends = DetachReason.KILLED
-        body = StateBody(state=Life.KILLED, by=by, reason=reason)
-        last = self.log.append(Kind.STATE, body)
-        hit = [turn for turn in self._turns() if turn.verdict is None]
+        last = self.record.live_on(Life.KILLED, by, reason)
+        self.record.ends = DetachReason.KILLED
+        hit = [turn for turn in self.turns if turn.verdict is None]
         self.stop_all(Cause.ADMIN_KILL, by)
         processes = self.stage.processes if self.stage else 0
         if self.stage is not None:
@@ -546,7 +443,7 @@ class Session:
 
     def end(self, by: str, reason: DetachReason, cause: Cause) -> None:
         """Stop all turns and let no other start, in this tick; see `ended` for the rest of it."""
-        self.ends = self.ends or reason
+        self.record.ends = self.ends or reason
         self.stop_all(cause, by)
 
     async def ended(self) -> None:
@@ -555,76 +452,6 @@ class Session:
             await self.turn.settled.wait()
         self.log.end_readers(self.log.seq)
         await self.log.until(self.log.seq, patient=True)
-
-    # ---- settings of the session
-
-    def configure(self, overrides: Overrides, options: list[ConfigOption], by: str) -> int:
-        """Set the overrides; gives the entry that tells of it. A running turn keeps its own.
-
-        `options` are the same in the form that clients show.
-        """
-        self._must_be_writable()
-        self._write_head(overrides=overrides)
-        self.log.append(Kind.OVERRIDE, OverrideBody(overrides, by))
-        return self.log.append(Kind.UPDATE, encode(ConfigOptionUpdate(config_options=options)))
-
-    def set_up(self, patch: ConfigPatch, changes: Mapping[str, object], by: str) -> int:
-        """Take over a change of the configuration; gives the last entry that tells of it.
-
-        `changes` are what the patch means for the head.
-        """
-        self._must_be_writable()
-        title = self.head.title
-        self._write_head(**changes)
-        seq = self.log.append(Kind.CONFIG, ConfigBody(patch, by))
-        if self.head.title != title:
-            seq = self.log.append(Kind.UPDATE, encode(self.info))
-        return seq
-
-    @property
-    def info(self) -> SessionInfoUpdate:
-        """What clients list it by."""
-        return SessionInfoUpdate(title=self.head.title, updated_at=iso(self.head.updated_at))
-
-    def file(self, by: str, *, archived: bool) -> int:
-        """Take it off the usual list, or put it back; gives the entry that says so."""
-        self._must_be_writable()
-        self._write_head(archived=archived)
-        return self.log.append(Kind.ARCHIVE, ArchiveBody(archived, by))
-
-    def take_posture(self, posture: Posture, options: list[ConfigOption], by: str) -> int:
-        """Change what tools may do, from the next call of a running turn on; gives the last entry.
-
-        `options` are all of the session's, with the posture as one of them.
-        """
-        self._must_be_writable()
-        self._write_head(posture=posture)
-        self.log.append(Kind.POSTURE, PostureBody(posture, by))
-        self.log.append(Kind.UPDATE, encode(CurrentModeUpdate(current_mode_id=posture)))
-        return self.log.append(Kind.UPDATE, encode(ConfigOptionUpdate(config_options=options)))
-
-    def note_cost(self, generation: int, call: ModelCall) -> Totals:
-        """Record what an answer of a model took, and the new totals in the same commit."""
-        body = CostBody(
-            provider=call.provider,
-            model=call.model,
-            tokens=call.tokens,
-            micros=call.micros,
-            window=call.window,
-            purpose=call.purpose,
-        )
-        totals = added(self.head.totals, body)
-        self._write_head(totals=totals)
-        self.log.append(Kind.COST, body, generation=generation)
-        return totals
-
-    def note_compaction(self, generation: int, compaction: Compaction) -> int:
-        """Record that a summary stands for the first turns, and where, in the same commit."""
-        upto, summary, code = compaction.upto, compaction.summary, compaction.code
-        body = CompactionBody(upto=upto, summary=summary, code=code)
-        if summary is not None:
-            self._write_head(compacted=self.log.seq + 1)
-        return self.log.append(Kind.COMPACTION, body, generation=generation)
 
     def touch(self) -> None:
         """Somebody used the session just now."""

@@ -18,6 +18,7 @@ from moorage_daemon.identity import Principal, Verb, authorize, new_id
 from moorage_daemon.log.committer import Committer
 from moorage_daemon.log.kills import record_kill
 from moorage_daemon.log.log import Log
+from moorage_daemon.record import Record
 from moorage_daemon.session import Killed, Session
 from moorage_daemon.store.model import Head, Kind, Life, StateBody, as_cost
 from moorage_daemon.store.port import Stored, StoreError
@@ -115,11 +116,10 @@ class Sessions:
         return session
 
     def _made(self, stored: Stored, *, is_new: bool = False) -> Session:
-        log = Log(stored, self.committer, is_new=is_new)
-        session = Session(stored.head, log, self.around)
+        record = Record(stored.head, Log(stored, self.committer, is_new=is_new))
         if self.stopping:
-            session.ends = DetachReason.SHUTDOWN
-        return session
+            record.ends = DetachReason.SHUTDOWN
+        return Session(record, self.around)
 
     # ---- creating
 
@@ -200,7 +200,7 @@ class Sessions:
     def archive(self, session: Session, by: str) -> Ending:
         """Close a session and take it off the usual list."""
         if not session.head.archived:
-            session.file(by, archived=True)
+            session.record.file(by, archived=True)
         return self.close(session, by)
 
     def delete(self, session: Session, by: str) -> Ending:

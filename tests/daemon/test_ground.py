@@ -699,7 +699,7 @@ async def test_session_whose_grant_is_somebody_elses_may_do_nothing(
     other = await daemon.connect(OTHER)
     session = await other.new()
     live = daemon.session(session)
-    live.head = replace(live.head, grant=grant)  # as out of a file
+    live.record.head = replace(live.head, grant=grant)  # as out of a file
 
     with pytest.raises(GrantRefused, match="session not found"):
         await other.prompt(session).result()

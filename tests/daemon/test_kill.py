@@ -187,7 +187,7 @@ async def test_a_tool_start_reads_the_state_again(daemon: Daemon, client: Client
     performance = await daemon.puppet.next()
     live = daemon.session(session)
 
-    live.head = replace(live.head, life=Life.KILLED)
+    live.record.head = replace(live.head, life=Life.KILLED)
     performance.begin(lever.call())
     await wait_all_tasks_blocked()
 

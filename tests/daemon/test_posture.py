@@ -386,7 +386,7 @@ async def test_a_mode_there_is_not_is_refused_and_changes_nothing(
     with pytest.raises(InvalidParams):
         await client.call("session/set_config_option", params, SetConfigOptionResult)
 
-    assert daemon.session(session).posture is Posture.ASK
+    assert daemon.session(session).head.posture is Posture.ASK
     assert daemon.session(session).log.seq == before
 
 
@@ -415,10 +415,10 @@ async def test_the_posture_survives_a_park_and_a_restart_and_is_answered_when_du
     await reply.result()
     await client.close(session)
     await client.load(session)
-    assert daemon.session(session).posture is Posture.READ_ONLY
+    assert daemon.session(session).head.posture is Posture.READ_ONLY
 
     async with open_daemon(await daemon.image()) as restarted:
         other = await restarted.connect()
         await other.load(session)
-        assert restarted.session(session).posture is Posture.READ_ONLY
+        assert restarted.session(session).head.posture is Posture.READ_ONLY
         assert (await restarted.log(session))[-3].kind == Kind.POSTURE

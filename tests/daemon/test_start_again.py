@@ -44,7 +44,7 @@ def rules(
     found = Permissions(allow=allow, ask=ask, deny=deny, default=default)
 
     def change(live: Session) -> None:
-        live.head = replace(live.head, config=replace(live.head.config, permissions=found))
+        live.record.head = replace(live.head, config=replace(live.head.config, permissions=found))
 
     return change
 
@@ -53,13 +53,13 @@ def posture(wanted: Posture) -> Change:
     """Its mode becomes that."""
 
     def change(live: Session) -> None:
-        live.head = replace(live.head, posture=wanted)
+        live.record.head = replace(live.head, posture=wanted)
 
     return change
 
 
 def killed(live: Session) -> None:
-    live.head = replace(live.head, life=Life.KILLED)
+    live.record.head = replace(live.head, life=Life.KILLED)
 
 
 CHANGES = {

@@ -110,9 +110,7 @@ class Planted(Sessions):
 
     def _made(self, stored: Stored, *, is_new: bool = False) -> Session:
         made = super()._made(stored, is_new=is_new)
-        session = self.kind(made.head, made.log, made.around)
-        session.ends = made.ends
-        return session
+        return self.kind(made.record, made.around)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def change(desk: Desk, peer: Peer, params: ConfigSetParams) -> Answer:
     if isinstance(patch.parent, str):
         check_parent(desk, patch.parent, head.principal, child=head.id)
     before = SetUp(head.title, head.parent, head.labels, head.config)
-    seq = session.set_up(patch, vars(patched(before, patch)), peer.identity.tui)
+    seq = session.record.set_up(patch, vars(patched(before, patch)), peer.identity.tui)
     return AtSeq(session.log, seq, ConfigResult(config=_shown(desk, session.head)))
 
 

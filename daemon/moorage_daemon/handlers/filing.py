@@ -47,7 +47,7 @@ def set_title(desk: Desk, peer: Peer, params: SetTitleParams) -> Answer:
         raise InvalidParams("Invalid params: title is blank")
     head, patch = session.head, ConfigPatch(name=title)
     before = SetUp(head.title, head.parent, head.labels, head.config)
-    seq = session.set_up(patch, vars(patched(before, patch)), peer.identity.tui)
+    seq = session.record.set_up(patch, vars(patched(before, patch)), peer.identity.tui)
     return AtSeq(session.log, seq, SetTitleResult(title=title))
 
 
@@ -62,7 +62,7 @@ def unarchive(desk: Desk, peer: Peer, params: SessionParams) -> Answer:
     session = _find(desk, peer, params.session_id)
     if not session.head.archived:
         return Now(Empty())
-    return AtSeq(session.log, session.file(peer.identity.tui, archived=False), Empty())
+    return AtSeq(session.log, session.record.file(peer.identity.tui, archived=False), Empty())
 
 
 def _find(desk: Desk, peer: Peer, session_id: str) -> Session:

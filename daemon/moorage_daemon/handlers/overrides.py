@@ -51,7 +51,7 @@ def configure(desk: Desk, peer: Peer, params: ConfigureParams) -> Answer:
 def set_config_option(desk: Desk, peer: Peer, params: SetConfigOptionParams) -> Answer:
     """Choose a value of an option; answers with all options (Agent Client Protocol)."""
     session = _find(desk, peer, params.session_id)
-    options = config_options(session.posture, session.head.overrides, desk.providers)
+    options = config_options(session.head.posture, session.head.overrides, desk.providers)
     option = next((option for option in options if option.id == params.config_id), None)
     if option is None:
         raise InvalidParams("Invalid params: configId")
@@ -79,7 +79,7 @@ def _take_posture(
     desk: Desk, peer: Peer, session: Session, posture: Posture
 ) -> tuple[int, list[ConfigOption]]:
     options = config_options(posture, session.head.overrides, desk.providers)
-    return session.take_posture(posture, options, peer.identity.tui), options
+    return session.record.take_posture(posture, options, peer.identity.tui), options
 
 
 def _as_patch(option: str, value: str) -> OverridesPatch:
@@ -98,8 +98,8 @@ def _apply(
     desk: Desk, peer: Peer, session: Session, patch: OverridesPatch
 ) -> tuple[int, list[ConfigOption]]:
     overrides = patched(session.head.overrides, patch, desk.providers)
-    options = config_options(session.posture, overrides, desk.providers)
-    return session.configure(overrides, options, peer.identity.tui), options
+    options = config_options(session.head.posture, overrides, desk.providers)
+    return session.record.configure(overrides, options, peer.identity.tui), options
 
 
 def patched(old: Overrides, patch: OverridesPatch, offered: Offered) -> Overrides:

@@ -96,8 +96,8 @@ def new(desk: Desk, peer: Peer, params: NewParams) -> Answer:
     peer.attach_new(session)
     result = NewResult(
         session_id=session.id,
-        modes=session_modes(session.posture),
-        config_options=config_options(session.posture, session.head.overrides, desk.providers),
+        modes=session_modes(session.head.posture),
+        config_options=config_options(session.head.posture, session.head.overrides, desk.providers),
         meta=Meta(moorage=_founded(identity, session)),
     )
     return AtSeq(session.log, session.log.seq, result, snapshot_updates(desk, session))
@@ -160,10 +160,10 @@ def _found(desk: Desk, peer: Peer, params: LoadParams) -> Session:
 
 
 def _loaded(desk: Desk, peer: Peer, session: Session) -> LoadResult:
-    cwd = session.cwd if peer.identity.advertised else None
+    cwd = session.head.cwd if peer.identity.advertised else None
     return LoadResult(
-        modes=session_modes(session.posture),
-        config_options=config_options(session.posture, session.head.overrides, desk.providers),
+        modes=session_modes(session.head.posture),
+        config_options=config_options(session.head.posture, session.head.overrides, desk.providers),
         meta=Meta(moorage=LoadedMeta(seq=session.log.durable, cwd=cwd)),
     )
 

@@ -4,6 +4,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from moorage_daemon.admission import Admission, Known
+from moorage_daemon.handlers.cancelling import cancelled, withdrawn
 from moorage_daemon.handlers.port import Answer, AtSeq, Desk, Later, Now, OnVerdict, Peer
 from moorage_daemon.identity import Verb
 from moorage_daemon.log.records import turn_records
@@ -189,14 +190,15 @@ def cancel(desk: Desk, peer: Peer, params: CancelParams) -> Answer:
     """Stop turns; as a notification it is the same without an answer."""
     session = _find(desk, peer, params)
     wish = params.meta.moorage if isinstance(params.meta.moorage, CancelMeta) else None
-    result = session.cancel(wish, peer.identity.tui, peer.identity.origin)
+    result = cancelled(session, wish, peer.identity.tui, peer.identity.origin)
     return Now(result if peer.identity.advertised else Empty())
 
 
 def withdraw(desk: Desk, peer: Peer, params: WithdrawParams) -> Answer:
     """Take a waiting prompt back; false when it runs already or is over."""
     session = _find(desk, peer, params)
-    return Now(WithdrawResult(withdrawn=session.withdraw(params.generation, peer.identity.tui)))
+    was_taken = withdrawn(session, params.generation, peer.identity.tui)
+    return Now(WithdrawResult(withdrawn=was_taken))
 
 
 # ---- records

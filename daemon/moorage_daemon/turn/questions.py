@@ -61,7 +61,7 @@ async def put(
         if decision.allows and allowed is not None:
             allowed(option.kind if option is not None else None)
 
-    only = scene.owner if scene.confirmation.ask is WhoIsAsked.OWNER else None
+    only = scene.record.owner if scene.confirmation.ask is WhoIsAsked.OWNER else None
     ask = Ask(fields.tool_call_id, generation, OPTIONS, record, only)
     scene.asks.add(ask)
     body = ask_body(fields, limit, scene.log.writes.now())

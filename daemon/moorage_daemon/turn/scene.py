@@ -1,11 +1,9 @@
 """The session a turn is played in, as far as its stage may see it."""
 
-from collections.abc import Mapping
 from typing import Protocol
 
-from moorage_daemon.agents.port import Compaction, ModelCall
 from moorage_daemon.log.log import Log
-from moorage_daemon.store.model import Totals
+from moorage_daemon.record import Record
 from moorage_daemon.turn.artifacts import Blobs
 from moorage_daemon.turn.asks import Asks
 from moorage_daemon.turn.ground import Ground, Trouble
@@ -13,11 +11,15 @@ from moorage_daemon.turn.history import History
 from moorage_daemon.turn.standing import StandingAnswers
 from moorage_daemon.turn.turn import Turn
 from moorage_protocol.config import Confirmation
-from moorage_protocol.moorage import Posture
 
 
 class Scene(Protocol):
     """The session a stage stands in."""
+
+    @property
+    def record(self) -> Record:
+        """What is written of it."""
+        ...
 
     @property
     def log(self) -> Log:
@@ -30,23 +32,8 @@ class Scene(Protocol):
         ...
 
     @property
-    def cwd(self) -> str:
-        """Its working directory."""
-        ...
-
-    @property
-    def environment(self) -> Mapping[str, str] | None:
-        """What its creator lent to its tools."""
-        ...
-
-    @property
     def may_start(self) -> bool:
         """Whether anything may still be started."""
-        ...
-
-    @property
-    def posture(self) -> Posture:
-        """What tools may do unasked, now."""
         ...
 
     @property
@@ -64,31 +51,8 @@ class Scene(Protocol):
         """Who is asked, for how long, and what becomes of a question nobody answers."""
         ...
 
-    @property
-    def owner(self) -> str:
-        """The TUI whose session it is."""
-        ...
-
     def halt(self, turn: Turn, trouble: Trouble) -> None:
         """Have a turn stop that cannot go on."""
-        ...
-
-    def note_cost(self, generation: int, call: ModelCall) -> Totals:
-        """Record what an answer of a model took; gives what the session took so far."""
-        ...
-
-    @property
-    def totals(self) -> Totals:
-        """What the session took so far."""
-        ...
-
-    def note_compaction(self, generation: int, compaction: Compaction) -> int:
-        """Record that a summary stands for the first turns; gives the entry that says so."""
-        ...
-
-    @property
-    def compacted(self) -> int:
-        """The entry with the summary that stands for the first turns, 0 if none does."""
         ...
 
     @property

@@ -112,7 +112,7 @@ class TurnStage:
     @property
     def cwd(self) -> str:
         """The session's working directory."""
-        return self.scene.cwd
+        return self.scene.record.cwd
 
     @property
     def overrides(self) -> Overrides:
@@ -127,13 +127,13 @@ class TurnStage:
     @property
     def used(self) -> int:
         """Tokens in the context of the model that answered last."""
-        return self.scene.totals.used
+        return self.scene.record.totals.used
 
     async def history(self, characters: int) -> Past:
         """The earlier turns."""
         turn, history = self.turn, self.scene.history
         return await history.before(
-            turn.generation, turn.ready_at, characters, self.scene.compacted
+            turn.generation, turn.ready_at, characters, self.scene.record.compacted
         )
 
     async def compact(self, compaction: Compaction, call: ModelCall | None) -> None:
@@ -141,7 +141,7 @@ class TurnStage:
         self._must_be_open()
         if compaction.summary is not None:
             compaction = replace(compaction, summary=self.secrecy.text(compaction.summary))
-        seq = self.scene.note_compaction(self.turn.generation, compaction)
+        seq = self.scene.record.note_compaction(self.turn.generation, compaction)
         if call is not None:
             await self.tell_usage(call)
         await self.scene.log.until(seq)
@@ -200,7 +200,7 @@ class TurnStage:
         """Note what an answer took; told where it says how full the context is."""
         self._must_be_open()
         self.turn.usage = (self.turn.usage or NO_TOKENS) + call.tokens
-        totals = self.scene.note_cost(self.turn.generation, call)
+        totals = self.scene.record.note_cost(self.turn.generation, call)
         trouble = self.scene.ground.spend(call, self._origin(), self.answers.take())
         if call.window is not None:
             cost = None if totals.micros is None else as_cost(totals.micros)
@@ -281,7 +281,7 @@ class TurnStage:
             self.cwd,
             lambda text: self._show_progress(call, text),
             self.running,
-            self.scene.environment,
+            self.scene.record.environment,
             self.turn.client,
             is_secret=call.is_secret,
         )
@@ -368,7 +368,7 @@ class TurnStage:
         What the posture refuses no rule allows. What a rule asks about is asked each time; a
         default that asks, which is about no call of its own, leaves room for an earlier "always".
         """
-        by_posture = rule(self.scene.posture, call.deed)
+        by_posture = rule(self.scene.record.posture, call.deed)
         by_rules = self.scene.ground.rule(call.about)
         match by_rules.say:
             case Say.DENY:
