@@ -6,13 +6,22 @@ from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
 from moorage_daemon.agents.port import Stage, StageClosed
+from moorage_daemon.handlers.starting import MAX_OPEN_REQUESTS
 from moorage_daemon.log.kills import LONGEST_PAUSE
 from moorage_daemon.settings import ClosePolicy
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.model import Entry, Kind, Life
 from moorage_daemon.store.port import Change
 from moorage_protocol import jsonrpc
-from moorage_protocol.errors import MethodNotFound, NotFound, RpcError, SessionState, StorageError
+from moorage_protocol.acp import Empty
+from moorage_protocol.errors import (
+    MethodNotFound,
+    NotFound,
+    Overloaded,
+    RpcError,
+    SessionState,
+    StorageError,
+)
 from moorage_protocol.moorage import Cause, KillResult, Outcome, RespondOutcome, State
 from tests.daemon.harness import GRACE, Daemon, open_daemon, simulated
 from tests.daemon.puppet import Act, Lever, saying
@@ -442,6 +451,22 @@ async def test_a_kill_of_one_session_is_nothing_to_another(daemon: Daemon, clien
     performance.finish()
 
     assert (await reply.verdict()).outcome is Outcome.COMPLETED
+
+
+async def test_a_kill_is_answered_however_much_else_its_connection_waits_for(
+    daemon: Daemon, client: Client
+) -> None:
+    busy, session = await client.new(), await client.new()
+    client.prompt(busy)
+    (await daemon.puppet.next()).dig_in()
+    for _ in range(MAX_OPEN_REQUESTS):
+        client.start_close(busy)
+    with pytest.raises(Overloaded):
+        await client.call("_moorage/store/health", {}, Empty)
+
+    result = await client.kill(session)
+
+    assert (result.killed, result.durable) == (True, True)
 
 
 # ---- kill, where the session's log has failed

@@ -265,6 +265,8 @@ class Connection:
         return None
 
     def _has_room_for(self, answer: Later) -> bool:
+        if answer.has_acted:
+            return True
         if answer.certain:
             return self._finding < MAX_FOUND
         return self._waiting - self._finding < MAX_OPEN_REQUESTS

@@ -55,11 +55,14 @@ class OnVerdict(msgspec.Struct, frozen=True):
 class Later(msgspec.Struct, frozen=True):
     """An answer that takes waiting; it is worked out beside the connection's other requests.
 
-    One that is `certain` is there already and only has to be found: nothing is left to cancel.
+    One that is `certain` is there already and only has to be found: nothing is left to cancel. One
+    that `has_acted` is never refused for being one too many: it would deny what has happened. What
+    it answers can happen once, or there is no bound.
     """
 
     work: Callable[[], Awaitable[msgspec.Struct | AtSeq]]
     certain: bool = False
+    has_acted: bool = False
 
 
 Answer = Now | AtSeq | OnVerdict | Later

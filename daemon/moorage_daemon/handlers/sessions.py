@@ -333,4 +333,4 @@ def kill(desk: Desk, peer: Peer, params: KillParams) -> Answer:
             durable=durable,
         )
 
-    return Later(work)
+    return Later(work, has_acted=True)
