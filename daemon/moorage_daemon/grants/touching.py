@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from itertools import islice
 
 from moorage_daemon.grants.openers import (
     INTERPRETERS,
@@ -20,6 +21,7 @@ from moorage_daemon.grants.openers import (
 from moorage_daemon.grants.shell import Found, Word, commands_in
 
 
+MAX_PASSED_OVER = 100  # words between those of a rule; beyond that nobody is sure
 MAX_INSIDE = 4  # commands in arguments of commands; beyond that nobody is sure
 SEEKERS = frozenset({"fd", "fdfind", "find", "function"})
 CARRIERS = LAUNCHERS | INTERPRETERS | SEEKERS
@@ -96,7 +98,7 @@ class Command:
         """Whether it, or what it is given, hears of commands that are not seen here."""
         if program_name(self.words[0].text) in SEEKERS:
             return False
-        return any(_is_hearer(self.words[index:]) for index in range(len(self.words)))
+        return any(_is_hearer(self.words, index) for index in range(len(self.words)))
 
     @cached_property
     def given(self) -> tuple[Reading, ...]:
@@ -141,7 +143,7 @@ def _touch(rule: Sequence[str], reading: Reading, *, is_prefix: bool, inside: in
 
 def _touch_one(rule: Sequence[str], command: Command, *, is_prefix: bool, inside: int) -> Touch:
     words = command.words
-    worst = _meant(rule, words, is_prefix=is_prefix)
+    worst = _meant(rule, words, 0, is_prefix=is_prefix)
     if worst is Touch.YES or not words or not words[0].is_certain:
         return worst
     if command.is_carrier:
@@ -156,7 +158,7 @@ def _carried(rule: Sequence[str], command: Command, *, is_prefix: bool, inside: 
     words = command.words
     worst = Touch.UNSURE if command.hears_of_more else Touch.NO
     for index, nested in enumerate(command.given, 1):
-        worst = max(worst, _meant(rule, words[index:], is_prefix=is_prefix))
+        worst = max(worst, _meant(rule, words, index, is_prefix=is_prefix))
         if not words[index].is_certain or rule[0] in words[index].text:
             worst = max(worst, Touch.UNSURE)  # it may be the word itself, or in another language
         if len(nested.commands) != 1 or len(nested.commands[0].words) > 1:
@@ -166,38 +168,43 @@ def _carried(rule: Sequence[str], command: Command, *, is_prefix: bool, inside: 
     return worst
 
 
-def _meant(rule: Sequence[str], words: Sequence[Word], *, is_prefix: bool) -> Touch:
-    """Whether the words begin with the rule's, `git-push` also as the two that it stands for."""
-    found = _compared(rule, words, is_prefix=is_prefix)
-    if not words or "git-" not in words[0].text or not words[0].is_certain:
+def _meant(rule: Sequence[str], words: Sequence[Word], start: int, *, is_prefix: bool) -> Touch:
+    """Whether the words from `start` on begin with the rule's, `git-push` also as the two that it
+    stands for."""
+    found = _compared(rule, words, start, is_prefix=is_prefix)
+    if start == len(words) or "git-" not in words[start].text or not words[start].is_certain:
         return found
-    name = words[0].text.rpartition("/")[2]
-    if not name.startswith("git-"):
+    name = words[start].text.rpartition("/")[2]
+    if not name.startswith("git-") or rule[0] != "git":
         return found
-    two = (Word("git"), Word(name.removeprefix("git-")), *words[1:])
-    return max(found, _compared(rule, two, is_prefix=is_prefix))
+    verb = Word(name.removeprefix("git-"))
+    two = (Word("git"), verb, *islice(words, start + 1, start + 1 + MAX_PASSED_OVER))
+    return max(found, _compared(rule, two, 0, is_prefix=is_prefix))
 
 
-def _is_hearer(words: Sequence[Word]) -> bool:
-    name, options = program_name(words[0].text), list[str]()
+def _is_hearer(words: Sequence[Word], start: int) -> bool:
+    name, options = program_name(words[start].text), list[str]()
     if name not in INTERPRETERS:
         return name in HEARERS
-    for word in words[1:]:
+    for word in islice(words, start + 1, None):
         if not word.text.startswith("-"):
             break
         options.append(word.text)
-    is_alone = len(options) == len(words) - 1
+    is_alone = start + len(options) == len(words) - 1
     if name in SHELLS:
         return is_alone or any(map(FROM_INPUT.has, options))
     return is_alone or any(map(CODE.has, options))
 
 
-def _compared(rule: Sequence[str], words: Sequence[Word], *, is_prefix: bool) -> Touch:
-    """Whether the words begin with the rule's; options between them are passed over."""
-    at = 0
+def _compared(rule: Sequence[str], words: Sequence[Word], start: int, *, is_prefix: bool) -> Touch:
+    """Whether the words from `start` on begin with the rule's; options between them are passed
+    over."""
+    at = start
     for number, wanted in enumerate(rule):
         while number and at < len(words) and _is_passed_over(words, at, wanted):
             at += 1
+            if at - start > MAX_PASSED_OVER:
+                return Touch.UNSURE
         if at == len(words):
             return Touch.NO
         if not words[at].is_certain:

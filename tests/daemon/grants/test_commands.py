@@ -431,3 +431,9 @@ def test_program_without_a_shell_has_the_same_rules() -> None:
     assert rule.touches(Call("Run", Argv(()))) is Touch.NO
     assert rule.touches(Call("Run", Argv(("git", "log")))) is Touch.YES
     assert not rule.permits(Call("Bash", Shell("git log")))
+
+
+def test_nobody_counts_on_a_verb_behind_more_options_than_anybody_writes() -> None:
+    assert touch("Bash(git push:*)", "git " + "-a " * 50 + "push") is Touch.YES
+    assert touch("Bash(git push:*)", "git " + "-a " * 5000 + "pull") is Touch.UNSURE
+    assert touch("Bash(git push:*)", "env " + "git -a " * 5000 + "pull") is Touch.UNSURE
