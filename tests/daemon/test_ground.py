@@ -17,7 +17,7 @@ from moorage_daemon.identity import Principal
 from moorage_daemon.store.model import ChargeBody, Kind
 from moorage_daemon.tools.port import Bench, NotBegun, Report, ToolFailed
 from moorage_daemon.turn.calls import MAX_IN_VAIN
-from moorage_daemon.turn.stage import MAX_ARGUMENTS
+from moorage_daemon.turn.enforcement import MAX_ARGUMENTS
 from moorage_daemon.turn.standing import StandingAnswers
 from moorage_protocol.acp import Diff, Meta, StopReason, ToolCallContent
 from moorage_protocol.config import Permissions

@@ -12,6 +12,7 @@ from moorage_daemon.settings import ClosePolicy
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.model import Entry, Kind, Life
 from moorage_daemon.store.port import Change
+from moorage_daemon.tools.port import Bench, NotBegun, Report
 from moorage_protocol import jsonrpc
 from moorage_protocol.acp import Empty
 from moorage_protocol.errors import (
@@ -24,7 +25,7 @@ from moorage_protocol.errors import (
 )
 from moorage_protocol.moorage import Cause, KillResult, Outcome, RespondOutcome, State
 from tests.daemon.harness import GRACE, Daemon, open_daemon, simulated
-from tests.daemon.puppet import Act, Lever, saying
+from tests.daemon.puppet import Act, Lever, LeverArguments, saying
 from tests.daemon.store.faulty import FaultyStore
 from tests.daemon.twin import Client, prompt_params
 
@@ -251,6 +252,36 @@ async def test_a_kill_of_the_killer_s_connection_changes_nothing(
     [turn] = await client.turns(session)
     assert turn.verdict is not None
     assert turn.verdict.cause is Cause.ADMIN_KILL
+
+
+class Stubborn(Lever):
+    """A lever that hears no cancellation, and says in the end that it was never pulled."""
+
+    async def run(self, arguments: LeverArguments, bench: Bench) -> Report:
+        with trio.CancelScope(shield=True):
+            await self.release.wait()
+        raise NotBegun("It was stuck.")
+
+
+async def test_tool_that_says_after_the_verdict_that_it_never_began_changes_nothing(
+    daemon: Daemon, client: Client
+) -> None:
+    session = await client.new()
+    client.prompt(session)
+    performance = await daemon.puppet.next()
+    lever = Stubborn(holds=True)
+    performance.begin(lever.call())
+    await wait_all_tasks_blocked()
+    client.start_cancel(session)
+    await trio.sleep(GRACE + 1)
+    entries = await client.entries(session)
+
+    lever.release.set()
+    await wait_all_tasks_blocked()
+
+    assert performance.is_over
+    assert entries[-1]["kind"] == "verdict"
+    assert await client.entries(session) == entries
 
 
 async def test_a_kill_that_is_given_up_on_has_killed(daemon: Daemon, client: Client) -> None:
