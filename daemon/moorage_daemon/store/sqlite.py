@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import trio
 
 from moorage_daemon.store.blobs import Blobs
@@ -22,6 +23,7 @@ from moorage_daemon.store.disk import Disk, made
 from moorage_daemon.store.durable import DurableStore, Threads, open_threads
 from moorage_daemon.store.port import (
     Change,
+    Collected,
     Missing,
     Page,
     Problem,
@@ -33,6 +35,7 @@ from moorage_daemon.store.port import (
 )
 from moorage_daemon.store.reading import Reader
 from moorage_daemon.store.reserve import Reserve
+from moorage_daemon.store.wal import keep_if_damaged, kept
 from moorage_daemon.store.writing import Writer, blob_names, entry_rows
 
 
@@ -106,6 +109,14 @@ class SqliteStore(DurableStore):
         if self._writer is not None:
             self._writer.checkpoint_if_due()
 
+    async def collect(self, grace: float) -> Collected:
+        """Remove the blobs that no entry names; none while a damaged log may name some."""
+        self._check_open()
+        if await self._threads.moving.run(lambda: kept(self._path)):
+            logger.error("no blob can be collected while a damaged log is kept")
+            return Collected()
+        return await super().collect(grace)
+
     # ---- reads
 
     async def list(self) -> list[Stored]:
@@ -158,7 +169,9 @@ class SqliteStore(DurableStore):
             disk.close()
 
     async def _checked(self) -> Report:
-        return await self._threads.moving.run(lambda: check_database(self._path))
+        found = await self._threads.moving.run(lambda: check_database(self._path))
+        problems = await self._threads.moving.run(lambda: kept(self._path))
+        return msgspec.structs.replace(found, problems=[*problems, *found.problems])
 
     async def _named(self) -> frozenset[str]:
         return await self._read(lambda reader: reader.named())
@@ -198,7 +211,7 @@ class SqliteStore(DurableStore):
             # What recovery found in the WAL may never have reached the medium: after a crash it
             # was not synced yet, after a failed fsync its pages count as clean. Moved into the
             # database it is written anew, so that nothing is told that a power cut still takes.
-            writer.checkpoint()
+            keep_if_damaged(self._path, writer.checkpoint())
         except StoreFull:
             if had_fault:
                 writer.close()

@@ -149,13 +149,15 @@ class Writer:
         except StoreError:
             logger.exception("the write-ahead log cannot be moved into the database")
 
-    def checkpoint(self) -> None:
-        """Move what is in the WAL into the database, as far as no reader needs it."""
+    def checkpoint(self) -> int:
+        """Move what is in the WAL into the database, as far as no reader needs it; gives how many
+        frames it has."""
         self._unmoved = 0
         try:
-            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            frames, _ = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
             raise self._failed(error) from error
+        return frames
 
     def _must_fit(self, change: Change) -> None:
         """Raise `StoreTooLarge` for an entry that no row can hold."""

@@ -36,6 +36,7 @@ from moorage_daemon.store.naming import blobs_named
 from moorage_daemon.store.port import Change, Page, Store, Stored
 from moorage_daemon.store.reading import Reader
 from moorage_daemon.store.sqlite import open_sqlite
+from moorage_daemon.store.wal import keep_if_damaged, kept
 from moorage_daemon.store.writing import Writer, blob_names, entry_rows
 from tests.daemon.store import media, platters
 from tests.daemon.store.samples import a_head, an_entry, in_chunks
@@ -286,9 +287,12 @@ async def sqlite_life(path: Path, *, careless: bool | None = False, commits: int
 @contextmanager
 def _writing(folder: Path) -> Generator[Writer]:
     """The database as the store opens it."""
-    writer = Writer(open_writable(claim(folder / "sessions.db")))
+    path = claim(folder / "sessions.db")
+    writer = Writer(open_writable(path))
     try:
-        writer.checkpoint()
+        keep_if_damaged(path, writer.checkpoint())
+        if problems := kept(path):
+            raise Wrong(f"what a crash left is taken for damage: {problems}")
         yield writer
     finally:
         writer.close()
