@@ -113,21 +113,24 @@ async def _summary(
     request = Request(teller.model, [*told, Message(Role.USER, _written(past, older))])
     most_tokens = await stage.begin_answer(wish_of(request, teller.provider.settings))
     request = dataclasses.replace(request, max_tokens=most_tokens)
-    text, end = "", None
+    text, end, has_begun = "", None, False
     try:
         async with teller.provider.stream(request) as pieces:
             async for piece in pieces:
                 match piece:
                     case Said(said):
+                        has_begun = True
+                        stage.hear_answer(said)
                         text += said if len(text) <= most else ""
-                    case Thought():
-                        pass
+                    case Thought(thought):
+                        has_begun = True
+                        stage.hear_answer(thought)
                     case Finished():
                         end = piece
                     case _:
                         assert_never(piece)
     except ProviderFailed as failure:
-        if not text:
+        if not has_begun:
             stage.drop_answer()
         return _in_vain(upto, failure.code, str(failure)), None
     assert end is not None, "an answer has an end"

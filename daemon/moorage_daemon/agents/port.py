@@ -155,8 +155,12 @@ class Stage(Protocol):
 
         Gives the most tokens that it may have, None where no budget says. Where none is left the
         turn ends with that. What it took is told next, or that it was not given; an answer of which
-        neither is told counts with what was asked and said.
+        neither is told counts with what was asked and heard.
         """
+        ...
+
+    def hear_answer(self, text: str) -> None:
+        """A piece of that answer came which is not said in the turn."""
         ...
 
     def drop_answer(self) -> None:

@@ -12,12 +12,13 @@ import math
 from msgspec import Struct
 from msgspec.structs import replace
 
-from moorage_daemon.grants.account import Account
+from moorage_daemon.grants.account import NOTHING, Account
 from moorage_daemon.grants.grant import Spend
 from moorage_daemon.grants.refusals import RefusalKind, Refused
 
 
 ANSWER = 32_768  # tokens of an answer that are held at most: few models give a longer one
+FEW = 1024  # tokens: a shorter answer is hardly one, where a longer one can be had by waiting
 
 
 class Wish(Struct, frozen=True):
@@ -49,8 +50,8 @@ class Hold(Struct, frozen=True):
 def hold_for(account: Account, wish: Wish) -> Hold | None:
     """What is to be held of a grant for an answer; None where nothing bounds it.
 
-    Raises `Refused` where not a token of it fits, and where there is a budget of money and nobody
-    knows the price: it could not be kept to.
+    Raises `Refused` where not a token of it fits, or next to none beside what is held for others,
+    and where there is a budget of money and nobody knows the price: it could not be kept to.
     """
     tokens, micros = account.free("tokens"), account.free("micros")
     if tokens is None and micros is None:
@@ -62,7 +63,7 @@ def hold_for(account: Account, wish: Wish) -> Hold | None:
         by_money = _affordable(micros, wish)
         if by_money < most:
             most, axis = by_money, "micros"
-    if most < 1:
+    if most < (1 if account.spend.held == NOTHING else FEW):
         raise Refused(
             RefusalKind.BUDGET,
             grant=account.id,

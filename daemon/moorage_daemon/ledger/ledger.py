@@ -60,7 +60,7 @@ class Ledger:
     retention: float = 30 * DAY
     holdings: dict[str, Holding] = field(default_factory=dict[str, Holding])
     _stirred: trio.Event = field(default_factory=trio.Event)
-    _settled: trio.Event = field(default_factory=trio.Event)
+    _more: trio.Event = field(default_factory=trio.Event)
 
     # ---- finding
 
@@ -253,12 +253,15 @@ class Ledger:
         account.take(settled(spend, answer.hold, tokens, micros))
         holding.write_head()
         self._write_hold(holding, answer.hold, used, -1, origin)
-        event, self._settled = self._settled, trio.Event()
-        event.set()
+        self._tell_of_more()
 
-    async def settlement(self) -> None:
-        """Wait until something that was held is held no longer."""
-        await self._settled.wait()
+    async def more(self) -> None:
+        """Wait until there may be more to hold: something is held no longer, or was given."""
+        await self._more.wait()
+
+    def _tell_of_more(self) -> None:
+        event, self._more = self._more, trio.Event()
+        event.set()
 
     def _write_hold(
         self, holding: Holding, hold: Hold, used: Amount, sign: int, origin: Origin
@@ -287,6 +290,7 @@ class Ledger:
             self.tell(refusal)
             raise
         holding.write_head()
+        self._tell_of_more()
         logger.warning("a grant was raised", extra={"grant": account.id, "by": by})
         return self._append(holding, Kind.GRANT, GrantBody(account.grant, account.revision, by))
 

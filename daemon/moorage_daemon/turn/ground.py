@@ -160,7 +160,7 @@ class Ground:
             except Refused as refusal:
                 if refusal.kind is not RefusalKind.BUDGET or holding.account.spend.held == NOTHING:
                     raise
-            await self.law.ledger.settlement()
+            await self.law.ledger.more()
 
     def settle(self, held: Held, tokens: int, micros: int, origin: Origin) -> None:
         """Put down what an answer took that something was held for."""

@@ -131,6 +131,10 @@ class TurnStage:
         self.voice.must_be_open()
         return most
 
+    def hear_answer(self, text: str) -> None:
+        """A piece of an answer that nobody is shown."""
+        self.answers.hear(text)
+
     def drop_answer(self) -> None:
         """Give back what was held."""
         self.answers.drop()

@@ -30,6 +30,7 @@ class HeardStage:
     wishes: list[Wish] = field(default_factory=list[Wish])
     most: int | None = None
     dropped: int = 0
+    heard: str = ""
 
     @property
     def text(self) -> str:
@@ -52,6 +53,9 @@ class HeardStage:
     async def begin_answer(self, wish: Wish) -> int | None:
         self.wishes.append(wish)
         return self.most
+
+    def hear_answer(self, text: str) -> None:
+        self.heard += text
 
     def drop_answer(self) -> None:
         self.dropped += 1

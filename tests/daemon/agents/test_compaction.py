@@ -11,6 +11,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from moorage_daemon.agents.asking import wish_of
 from moorage_daemon.agents.compaction import HEADING, KEPT, NOTHING, TOO_LONG
 from moorage_daemon.agents.native import NativeAgent
 from moorage_daemon.provider_settings import Price
@@ -229,6 +230,30 @@ async def test_summary_that_a_grant_has_nothing_left_for_is_not_asked_for() -> N
         assert (verdict.outcome, verdict.cause) == (Outcome.CANCELLED, Cause.BUDGET)
         assert (talker.answers, talker.tries) == (11, 0)
         assert await compactions(scene.client, session) == []
+
+
+@simulated_clock
+@pytest.mark.parametrize("end", ["cut off", "not counted"])
+async def test_summary_of_which_nobody_tells_counts_with_what_was_asked_and_heard(end: str) -> None:
+    said = "x" * 400
+    script: Sequence[Act] = [Said(said), Finished(Ending.DONE, None)]
+    if end == "cut off":
+        script = [Said(said), Unavailable("the connection was cut off")]
+    talker = Talker(used=900, summary=script)
+    async with open_scene(one=talker) as scene:
+        grant = {"tools": None, "budget": {"tokens": 10**6}}
+        session = await scene.client.new(config=COMPACTING, grant=grant)
+        await turns(scene.client, session, *numbered(1, 11))
+        talker.used = 50
+        await turns(scene.client, session, "question 12")
+
+        [holding] = scene.daemon.app.desk.ledger.holdings.values()
+        [asked] = [wish_of(r, SETTINGS).asked for r in talker.requests if is_for_summary(r)]
+        assert holding.account.spend.tokens == 11 * 900 + 50 + asked + len(said) // 4
+
+
+def is_for_summary(request: Request) -> bool:
+    return request.messages[0].text.startswith("Summarise the conversation")
 
 
 @simulated_clock

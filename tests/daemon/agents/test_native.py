@@ -25,6 +25,7 @@ from moorage_daemon.providers.failures import (
 from moorage_daemon.providers.port import Ending, Finished, Said, Thought, Usage
 from moorage_protocol.acp import Cost, StopReason
 from moorage_protocol.errors import TurnFailed
+from moorage_protocol.grants import GrantStatus
 from moorage_protocol.moorage import Cause, Outcome, TokenUsage
 from moorage_protocol.views import UsageResult
 from tests.daemon.harness import Daemon, open_daemon, simulated, some_settings
@@ -646,3 +647,22 @@ async def test_answers_of_two_sessions_on_one_grant_wait_for_what_the_other_leav
 
         assert (asked_at_once, len(scene.one.requests)) == (1, 2)
         assert account.spend.tokens == 50
+
+
+async def test_answer_that_waits_for_what_another_leaves_goes_on_when_the_grant_is_raised() -> None:
+    async with open_scene() as scene:
+        usual = Finished(Ending.DONE, Usage(5, 20))
+        scene.one.plays([trio.Event(), usual], [Said("Hi."), usual])
+        first, account = await on_budget(scene, tokens=100)
+        second = await scene.client.new(grant={"grantId": account.id})
+        scene.client.prompt(first)
+        await wait_all_tasks_blocked()
+        reply = scene.client.prompt(second)
+        await wait_all_tasks_blocked()
+        assert len(scene.one.requests) == 1
+
+        params = {"grantId": account.id, "budget": {"tokens": 10**6}}
+        await scene.client.call("_moorage/grant/raise", params, GrantStatus)
+
+        await reply.result()
+        assert scene.client.text(second) == "Hi."

@@ -90,6 +90,17 @@ def test_what_is_held_is_not_used_and_not_given_on(book: Book) -> None:
         book.open(a_grant(agent="child", budget=Budget(tokens=1)), account)
 
 
+def test_answer_that_others_leave_next_to_nothing_waits_for_them(book: Book) -> None:
+    account = account_of(book, tokens=ANSWER + 500)
+    hold = begin(account, Wish(100))
+
+    with refused(RefusalKind.BUDGET):
+        hold_for(account, Wish(100))
+
+    account.take(settled(account.spend, hold, ANSWER + 100, 0))
+    assert hold_for(account, Wish(100)) == Hold(most=300, tokens=400, micros=0)
+
+
 def test_settled_answer_gives_back_what_it_did_not_take(book: Book) -> None:
     account = account_of(book, tokens=1000)
     hold = begin(account, Wish(300))
