@@ -3,7 +3,8 @@ over from what was removed.
 
 Old turns are cut off whole, and only where nothing runs and nobody follows: a log begins with a
 prompt again, and everybody who comes is told that it does not begin with the first. What a user
-allowed for the whole of a session goes with the turn in which it was asked.
+allowed for the whole of a session goes with the turn in which it was asked; the summary that models
+are told instead of its first turns is written anew at the end.
 """
 
 import logging
@@ -16,6 +17,7 @@ from moorage_daemon.retention import Retention
 from moorage_daemon.sessions import Sessions
 from moorage_daemon.store.model import (
     SCHEMA,
+    CompactionBody,
     Entry,
     Kind,
     PromptBody,
@@ -23,7 +25,7 @@ from moorage_daemon.store.model import (
     read_body,
 )
 from moorage_daemon.store.port import Collected, Store, Stored, StoreError
-from moorage_protocol.errors import RpcError
+from moorage_protocol.errors import RpcError, StorageError
 
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ JUMP = 366 * 86400.0  # seconds; a clock so far beyond the last use of anything 
 
 NOTHING = Collected()
 
+_COMPACTIONS = frozenset({Kind.COMPACTION})
 _PROMPTS = frozenset({Kind.PROMPT})
 
 
@@ -131,12 +134,27 @@ class Housekeeping:
         session = stored.head.id
         try:
             first = await self._start(stored, keep)
-            if first <= stored.first or not self.sessions.begin_at(session, first):
+            if first <= stored.first:
+                return 0
+            await self._keep_summary(stored, first)
+            if not self.sessions.begin_at(session, first):
                 return 0
             return await self.store.trim(session, first)
-        except StoreError:
+        except (StoreError, StorageError):
             logger.exception("a log cannot be trimmed", extra={"session": session})
             return 0
+
+    async def _keep_summary(self, stored: Stored, first: int) -> None:
+        """What models are told instead of the turns that go must not go with them."""
+        session, at = stored.head.id, stored.head.compacted
+        if not 0 < at < first:
+            return
+        page = await self.store.entries(session, at - 1, limit=1, kinds=_COMPACTIONS)
+        for entry in page.entries:
+            try:
+                await self.sessions.restate(session, read_body(entry, CompactionBody))
+            except UnreadableBody:
+                logger.exception("a summary cannot be read: it goes", extra={"session": session})
 
     async def _start(self, stored: Stored, keep: int) -> int:
         """Where the log may begin: with a turn that found nothing running before it.

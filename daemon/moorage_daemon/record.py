@@ -180,3 +180,10 @@ class Record:
         if summary is not None:
             self.change(compacted=self.log.seq + 1)
         return self.log.append(Kind.COMPACTION, body, generation=generation)
+
+    def restate(self, summary: CompactionBody) -> int:
+        """Repeat a summary whose entry is about to be removed; nobody has used the session by
+        that."""
+        self.head = replace(self.head, compacted=self.log.seq + 1)
+        self.log.write_head(self.head)
+        return self.log.append(Kind.COMPACTION, summary, generation=self.head.generation)

@@ -20,7 +20,7 @@ from moorage_daemon.log.kills import record_kill
 from moorage_daemon.log.log import Log
 from moorage_daemon.record import Record
 from moorage_daemon.session import Killed, Session
-from moorage_daemon.store.model import Head, Kind, Life, StateBody, as_cost
+from moorage_daemon.store.model import CompactionBody, Head, Kind, Life, StateBody, as_cost
 from moorage_daemon.store.port import Stored, StoreError
 from moorage_daemon.surroundings import Surroundings
 from moorage_protocol.config import SessionConfig
@@ -281,6 +281,17 @@ class Sessions:
             return None
         logger.info("a session is removed: nobody used it", extra={"session": session_id})
         return self.delete(self._live(session_id), "retention")
+
+    async def restate(self, session_id: str, summary: CompactionBody) -> None:
+        """Have a summary stand in a new entry, durably, if the session is at rest and may go on.
+
+        Raises `StorageError`.
+        """
+        head, live = self.head(session_id), self.live.get(session_id)
+        if head is None or head.life is Life.KILLED or (live and not self._rests(live)):
+            return
+        session = self._live(session_id)
+        await session.log.until(session.record.restate(summary))
 
     def begin_at(self, session_id: str, first: int) -> bool:
         """Let nobody read what is before entry `first`; False if the session is not at rest."""

@@ -262,6 +262,35 @@ async def test_without_its_summary_the_turns_are_told_that_are_left(gone: str) -
     assert await log.past(3, compacted=compacted) == Past([exchange(1), exchange(2)])
 
 
+@pytest.mark.parametrize(
+    ("upto", "is_cut"), [(0, True), (1, True), (2, False), (3, False)], ids=lambda v: str(v)
+)
+async def test_turns_that_are_gone_and_that_nothing_stands_for_are_told_of(
+    upto: int, is_cut: bool
+) -> None:
+    log = Log()
+    for turn in range(1, 6):
+        log.add(turn, {"by": "x", "position": 0, "text": ""}, Kind.PROMPT)
+        log.user(turn, f"question {turn}")
+    compacted = log.compact(5, upto, "so far") if upto else 0
+    store, session = await log.store()
+    await store.trim(session, 5)
+
+    past = await History(store, session).before(6, log.seq, PLENTY, compacted)
+
+    left = [Exchange(f"question {turn}", "", turn) for turn in range(max(3, upto + 1), 6)]
+    assert past == Past(left, "so far" if upto else "", upto, is_cut=is_cut)
+
+
+async def test_a_first_turn_that_said_nothing_is_not_gone() -> None:
+    log = Log()
+    for turn in range(1, 4):
+        log.add(turn, {"by": "x", "position": 0, "text": ""}, Kind.PROMPT)
+    log.user(3, "question 3")
+
+    assert await log.past(4) == Past([Exchange("question 3", "", 3)])
+
+
 async def test_turns_that_a_summary_stands_for_are_not_read() -> None:
     log = talk(4000)
     log.tools(4000, 3)

@@ -44,6 +44,7 @@ INSTRUCTION = (
 )
 HEADING = "[A summary of the conversation before this, in its place]"
 UNKNOWN = "[What was said then is too long to be told. Say that it is missing.]"
+GONE = "[The conversation before this is not kept any more.]"
 NOTHING = "no_summary"  # the model said nothing, or did not end
 TOO_LONG = "summary_too_long"
 
@@ -155,6 +156,7 @@ def _in_vain(upto: int, code: str, problem: str) -> Compaction:
 def _written(past: Past, exchanges: Sequence[Exchange]) -> str:
     """A conversation as one text."""
     parts = [as_told(past.summary)] if past.summary else []
+    parts += [GONE] if past.is_cut else []
     parts += [] if past.is_whole else [UNKNOWN]
     for exchange in exchanges:
         parts += [f"User:\n{exchange.prompt}"] if exchange.prompt else []

@@ -12,7 +12,7 @@ from typing import assert_never
 import trio
 
 from moorage_daemon.agents.asking import call_of, room_in, window_of, wish_of
-from moorage_daemon.agents.compaction import Teller, as_told, compacted
+from moorage_daemon.agents.compaction import GONE, Teller, as_told, compacted
 from moorage_daemon.agents.port import AgentFailed, Exchange, Prompt, Stage
 from moorage_daemon.providers.failures import ProviderFailed
 from moorage_daemon.providers.patience import Patience
@@ -77,7 +77,8 @@ async def _request(teller: Teller, prompt: Prompt, stage: Stage) -> Request:
     room = room_in(window) - len(told) - len(prompt.text)
     past = await compacted(await stage.history(room), room, stage, teller)
     summary = [Exchange(as_told(past.summary), "")] if past.summary else []
-    exchanges = [*summary, *past.exchanges, Exchange(prompt.text, "")]
+    gone = [Exchange(GONE, "")] if past.is_cut else []
+    exchanges = [*summary, *gone, *past.exchanges, Exchange(prompt.text, "")]
     return Request(
         model=teller.model,
         messages=[*([Message(Role.SYSTEM, told)] if told else []), *_conversation(exchanges)],

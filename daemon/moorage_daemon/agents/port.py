@@ -63,13 +63,15 @@ class Past(msgspec.Struct, frozen=True):
     """What was said in a session before a turn.
 
     `summary` stands for the turns up to `upto`; where there is none it is "", and 0. The exchanges
-    since are the newest that fit, oldest first; `is_whole` where that is all of them.
+    since are the newest that fit, oldest first; `is_whole` where that is all of them. It `is_cut`
+    where turns that nothing stands for are not kept any more.
     """
 
     exchanges: Sequence[Exchange] = ()
     summary: str = ""
     upto: int = 0
     is_whole: bool = True
+    is_cut: bool = False
 
     @property
     def size(self) -> int:

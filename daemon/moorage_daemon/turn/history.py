@@ -2,7 +2,8 @@
 
 A turn that was cut or has failed counts with what there is of it: that is what its user saw. Only
 so much is read as is wanted, however long the log is. Where a summary stands for the first turns
-they are not read at all, and it is told before the others.
+they are not read at all, and it is told before the others. Turns that were removed, and for which
+nothing stands, are told of as that.
 """
 
 import logging
@@ -28,6 +29,7 @@ MAX_WINDOW = 4096
 LEFT_OUT = "[…]"
 
 _MESSAGES = frozenset({Kind.MESSAGE})
+_PROMPTS = frozenset({Kind.PROMPT})
 _COMPACTIONS = frozenset({Kind.COMPACTION})
 
 
@@ -62,7 +64,15 @@ class History(msgspec.Struct, frozen=True):
             return Past((), _end(said, characters), upto, is_whole=size == 0 <= room)
         exchanges = _exchanges(pieces)
         fitting = _fitting(exchanges, room)
-        return Past(fitting, said, upto, is_whole=size <= room and fitting == exchanges)
+        is_whole = size <= room and fitting == exchanges
+        first = exchanges[0].generation if exchanges else generation
+        is_cut = is_whole and first > upto + 1 and await self._begins_after(upto + 1)
+        return Past(fitting, said, upto, is_whole=is_whole, is_cut=is_cut)
+
+    async def _begins_after(self, generation: int) -> bool:
+        """Whether that turn and those before are not kept any more; one may have said nothing."""
+        page = await self._page(0, _PROMPTS, limit=1)
+        return any((entry.generation or 0) > generation for entry in page.entries)
 
     async def _summary(self, seq: int) -> CompactionBody | None:
         """What entry `seq` says of the turns before it; None if it is not there any more."""

@@ -12,14 +12,16 @@ import trio
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from moorage_daemon.agents.asking import wish_of
-from moorage_daemon.agents.compaction import HEADING, KEPT, NOTHING, TOO_LONG
+from moorage_daemon.agents.compaction import GONE, HEADING, KEPT, NOTHING, TOO_LONG
 from moorage_daemon.agents.native import NativeAgent
 from moorage_daemon.provider_settings import Price
 from moorage_daemon.providers.failures import Unavailable
 from moorage_daemon.providers.port import Ending, Finished, Request, Said, Usage
+from moorage_daemon.retention import Retention
 from moorage_daemon.store.memory import MemoryStore
 from moorage_daemon.store.model import Kind
 from moorage_protocol.moorage import Cause, Outcome, TokenUsage
+from moorage_protocol.upkeep import StoreGcResult
 from moorage_protocol.views import UsageResult
 from tests.daemon.agents.test_native import open_scene
 from tests.daemon.harness import Daemon, open_daemon, simulated
@@ -365,6 +367,55 @@ async def test_on_a_full_disk_nobody_is_told_a_summary_that_is_not_kept() -> Non
         assert talker.answers == 12
 
 
+# ---- where old turns are removed
+
+
+@simulated_clock
+@pytest.mark.parametrize("is_parked", [False, True])
+async def test_summary_outlasts_the_turns_that_retention_removes(is_parked: bool) -> None:
+    talker = Talker(used=900)
+    async with open_scene(one=talker, retention=Retention(max_entries=40)) as scene:
+        session = await scene.client.new(config=COMPACTING)
+        await turns(scene.client, session, *numbered(1, 11))
+        talker.used = 100
+        await turns(scene.client, session, *numbered(12, 20))
+        head = scene.session(session).head
+        await (scene.client.close if is_parked else scene.client.detach)(session)
+
+        cleaned = await scene.client.call("_moorage/store/gc", {}, StoreGcResult)
+
+        assert cleaned.trimmed_entries > 0
+        first = (await scene.daemon.store.entries(session)).entries[0].seq
+        assert 0 < head.compacted < first
+        await scene.client.load(session)
+        assert scene.session(session).head.updated_at == head.updated_at
+        await turns(scene.client, session, "question 21")
+        [summary, *asked] = talker.conversations[-1]
+        assert summary[1].startswith(f"{HEADING}\nSummary 1.")
+        assert GONE in summary[1], "the turns after the summary are gone as well"
+        assert asked[-1] == ("user", "question 21")
+        copy = (await imported(scene.client, await exported(scene.client, session))).session_id
+        await turns(scene.client, copy, "question 22")
+        assert talker.conversations[-1][0][1].startswith(f"{HEADING}\nSummary 1.")
+
+
+@simulated_clock
+async def test_model_is_told_that_turns_are_gone_where_there_is_no_summary() -> None:
+    talker = Talker()
+    async with open_scene(one=talker, retention=Retention(max_entries=20)) as scene:
+        session = await scene.client.new()
+        await turns(scene.client, session, *numbered(1, 12))
+        assert not any(GONE in text for asked in talker.conversations for _, text in asked)
+        await scene.client.detach(session)
+        await scene.client.call("_moorage/store/gc", {}, StoreGcResult)
+
+        await scene.client.load(session)
+        await turns(scene.client, session, "question 13")
+
+        assert talker.conversations[-1][0][1].startswith(f"{GONE}\n\nquestion ")
+        assert talker.conversations[-1][-1] == ("user", "question 13")
+
+
 # ---- out of files
 
 
@@ -474,6 +525,7 @@ class Life:
         expected = "".join(
             [
                 f"{HEADING}{summary}" if summary else "",
+                GONE if self.first > upto + 1 else "",
                 *("".join(self.said[g]) for g in sorted(self.said) if g > upto and g >= self.first),
                 prompt,
             ]

@@ -57,12 +57,18 @@ class Scene:
 async def open_scene(
     store: FaultyStore | None = None,
     one: MemoryProvider | None = None,
+    **settings: Any,
 ) -> AsyncGenerator[Scene]:
     one, two = one or MemoryProvider(), MemoryProvider(replace(SETTINGS, model="large"))
     agent = NativeAgent({"one": one, "two": two}, "one")
-    settings = {"one": one.settings, "two": two.settings}
+    providers = {"one": one.settings, "two": two.settings}
     async with open_daemon(
-        store, agents=(agent,), default_agent="native", providers=settings, default_provider="one"
+        store,
+        agents=(agent,),
+        default_agent="native",
+        providers=providers,
+        default_provider="one",
+        **settings,
     ) as daemon:
         yield Scene(daemon, await daemon.connect(), one, two)
 
