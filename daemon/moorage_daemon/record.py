@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from moorage_daemon.agents.port import Compaction, ModelCall
+from moorage_daemon.agents.port import Compaction, ModelCall, Vain
 from moorage_daemon.log.log import Log
 from moorage_daemon.log.render import iso
 from moorage_daemon.store.model import (
@@ -40,11 +40,15 @@ from moorage_protocol.moorage import DetachReason, Overrides, Posture
 
 @dataclass(eq=False)
 class Record:
-    """The head as it is now, and the log; `ends` says why nothing is to begin any more."""
+    """The head as it is now, and the log; `ends` says why nothing is to begin any more.
+
+    `vain` is the last summary that was tried for, if it came to nothing: only memory keeps that.
+    """
 
     head: Head
     log: Log
     ends: DetachReason | None = None
+    vain: Vain | None = None
 
     # ---- what it says
 
@@ -177,6 +181,7 @@ class Record:
         """Record that a summary stands for the first turns, and where, in the same commit."""
         upto, summary, code = compaction.upto, compaction.summary, compaction.code
         body = CompactionBody(upto=upto, summary=summary, code=code)
+        self.vain = Vain(generation, compaction.fill) if summary is None else None
         if summary is not None:
             self.change(compacted=self.log.seq + 1)
         return self.log.append(Kind.COMPACTION, body, generation=generation)

@@ -2,7 +2,8 @@
 
 What is told the model from then on is the summary and the turns since; the log keeps all of them.
 It is made before a turn and changes nothing unless it is there and durable: where no model gives
-one that is of use, that is put on record and the turn goes on with what there was.
+one that is of use, that is put on record, the turn goes on with what there was, and for some turns
+nobody tries again.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from moorage_daemon.agents.asking import CHARACTERS_A_TOKEN, call_of, window_of, wish_of
-from moorage_daemon.agents.port import Compaction, Exchange, ModelCall, Past, Stage
+from moorage_daemon.agents.port import Compaction, Exchange, ModelCall, Past, Stage, Vain
 from moorage_daemon.providers.failures import ProviderFailed
 from moorage_daemon.providers.port import (
     Ending,
@@ -34,6 +35,8 @@ KEPT = 20  # messages: the newest ones, as they were
 TARGET = 0.60  # of the room: where it is to be after
 SHARE = 0.15  # of the room: what a summary may take of that
 MAX_SUMMARY = 32 * 2**10  # characters
+PAUSE = 5  # turns from a try in vain to the next one,
+GROWTH = 1.1  # unless the context is so much fuller by then
 CHARACTERS_A_WORD = 8  # so many words are asked for that some more still fit
 
 INSTRUCTION = (
@@ -65,13 +68,22 @@ async def compacted(past: Past, room: int, stage: Stage, teller: Teller) -> Past
     fill = _fill(past, room, stage.used, window)
     if not config.auto_compact or fill < config.auto_compact_threshold:
         return past
+    if _is_too_early(stage.vain, stage.generation, fill):
+        return past
     most = min(MAX_SUMMARY, int(room * SHARE))
     older = _older(past, int(room * TARGET * _scale(past, room, stage.used, window)) - most)
     if not older or most < CHARACTERS_A_WORD:
         return past
     compaction, call = await _summary(past, older, most, stage, teller)
-    await stage.compact(compaction, call)
+    await stage.compact(replace(compaction, fill=fill), call)
     return past if compaction.summary is None else await stage.history(room)
+
+
+def _is_too_early(vain: Vain | None, generation: int, fill: float) -> bool:
+    """Whether no summary is asked for again yet: a try takes a prompt as long as the context."""
+    if vain is None:
+        return False
+    return generation - vain.generation < PAUSE and fill < vain.fill * GROWTH
 
 
 def _fill(past: Past, room: int, used: int, window: int | None) -> float:

@@ -82,12 +82,21 @@ class Past(msgspec.Struct, frozen=True):
 class Compaction(msgspec.Struct, frozen=True):
     """A summary that is to stand for the turns up to `upto` from here on.
 
-    Without one it was tried in vain, and `code` is the stable word for why.
+    Without one it was tried in vain, and `code` is the stable word for why. `fill` is how full the
+    context was, 1 for full.
     """
 
     upto: int
     summary: str | None = None
     code: str | None = None
+    fill: float = 0.0
+
+
+class Vain(msgspec.Struct, frozen=True):
+    """The last try to sum up came to nothing: in that turn, when the context was so full."""
+
+    generation: int
+    fill: float
 
 
 class ModelCall(msgspec.Struct, frozen=True):
@@ -134,6 +143,16 @@ class Stage(Protocol):
 
     async def history(self, characters: int) -> Past:
         """What was said in the session before this turn, as much as fits."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """The number of the turn."""
+        ...
+
+    @property
+    def vain(self) -> Vain | None:
+        """The last try to sum up, if it came to nothing; a session that was parked forgets it."""
         ...
 
     async def compact(self, compaction: Compaction, call: ModelCall | None) -> None:

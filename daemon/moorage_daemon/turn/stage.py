@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from moorage_daemon.agents.port import Compaction, ModelCall, Past
+from moorage_daemon.agents.port import Compaction, ModelCall, Past, Vain
 from moorage_daemon.grants.holds import Wish
 from moorage_daemon.grants.refusals import RefusalKind, Refused as NotGranted
 from moorage_daemon.ledger.ledger import Origin
@@ -82,6 +82,16 @@ class TurnStage:
     def used(self) -> int:
         """Tokens in the context of the model that answered last."""
         return self.scene.record.totals.used
+
+    @property
+    def generation(self) -> int:
+        """The number of the turn."""
+        return self.turn.generation
+
+    @property
+    def vain(self) -> Vain | None:
+        """The last try to sum up, if it came to nothing."""
+        return self.scene.record.vain
 
     async def history(self, characters: int) -> Past:
         """The earlier turns."""

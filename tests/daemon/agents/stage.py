@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from moorage_daemon.agents.port import Compaction, Exchange, ModelCall, Past
+from moorage_daemon.agents.port import Compaction, Exchange, ModelCall, Past, Vain
 from moorage_daemon.grants.holds import Wish
 from moorage_daemon.tools.port import Report
 from moorage_protocol.acp import PlanEntry, ToolKind
@@ -25,6 +25,8 @@ class HeardStage:
     compactions: list[Compaction] = field(default_factory=list[Compaction])
     calls: list[ModelCall] = field(default_factory=list[ModelCall])
     used: int = 0
+    generation: int = 1
+    vain: Vain | None = None
     asked_for: int | None = None  # characters of history
 
     wishes: list[Wish] = field(default_factory=list[Wish])

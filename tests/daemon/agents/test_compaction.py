@@ -12,7 +12,7 @@ import trio
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from moorage_daemon.agents.asking import wish_of
-from moorage_daemon.agents.compaction import GONE, HEADING, KEPT, NOTHING, TOO_LONG
+from moorage_daemon.agents.compaction import GONE, HEADING, KEPT, NOTHING, PAUSE, TOO_LONG
 from moorage_daemon.agents.native import NativeAgent
 from moorage_daemon.provider_settings import Price
 from moorage_daemon.providers.failures import Unavailable
@@ -328,6 +328,39 @@ async def test_without_a_summary_all_is_as_before_and_the_turn_runs(how: str) ->
         paid = [row for row in usage.records if row.purpose == "compaction"]
         counted = [a for a in script if isinstance(a, Finished) and a.usage is not None]
         assert len(paid) == len(counted), "what it took is charged all the same"
+
+
+@simulated_clock
+async def test_after_a_try_in_vain_the_next_one_is_some_turns_later() -> None:
+    talker = Talker(used=900, summary=[Unavailable("it answered 503", may_pass=True)])
+    async with open_scene(one=talker) as scene:
+        session = await scene.client.new(config=COMPACTING)
+
+        await turns(scene.client, session, *numbered(1, 12 + 2 * PAUSE))
+
+        tried = await scene.client.entries(session, kinds=["compaction"])
+        assert [entry["generation"] for entry in tried] == [12, 12 + PAUSE, 12 + 2 * PAUSE]
+        talker.summary = None
+        await turns(scene.client, session, *numbered(13 + 2 * PAUSE, 13 + 3 * PAUSE))
+        found = await compactions(scene.client, session)
+        assert [bool(entry.get("summary")) for entry in found] == [False] * 3 + [True, True]
+
+
+@simulated_clock
+async def test_after_a_try_in_vain_the_next_one_is_when_the_context_has_grown_by_a_tenth() -> None:
+    talker = Talker(used=810, summary=[Unavailable("it answered 503", may_pass=True)])
+    async with open_scene(one=talker) as scene:
+        session = await scene.client.new(config=COMPACTING)
+        await turns(scene.client, session, *numbered(1, 12))
+        assert talker.tries == 1
+        talker.used = 890
+        await turns(scene.client, session, "question 13", "question 14")
+        assert talker.tries == 1
+        talker.used = 892
+
+        await turns(scene.client, session, "question 15", "question 16")
+
+        assert talker.tries == 2
 
 
 @simulated_clock
