@@ -27,6 +27,7 @@ from tests.daemon.store.crashes import (
     ForgetsRecreations,
     Medium,
     Plant,
+    forgets_copies,
     one_crash,
     removes_first,
     two_crashes,
@@ -130,6 +131,7 @@ async def _careless(recorder: Lives) -> list[Subject]:
         "files that are not synced": only_said("sync"),
         "names that are not synced": only_said("names"),
         "names that are not synced when a session comes again": ForgetsRecreations(),
+        "copies of journals that are not synced": forgets_copies,
     }
     recoveries = {
         "recovery in files that are not synced": Plant(only_said("sync")),

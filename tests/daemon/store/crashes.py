@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from moorage_daemon.store.files.copying import DRAFT
+from moorage_daemon.store.files.journal import ENDING
 from moorage_daemon.store.port import StoreError
 from tests.daemon.store import media, platters
 from tests.daemon.store.lives import (
@@ -110,6 +112,11 @@ class ForgetsRecreations:
             self.removed.clear()
             return True
         return False
+
+
+def forgets_copies(step: platters.Step) -> bool:
+    """Says that it made copies of journals durable, and does not."""
+    return step.what == "sync" and step.name.endswith(f"{ENDING}{DRAFT}")
 
 
 def removes_first(steps: list[platters.Step]) -> list[platters.Step]:

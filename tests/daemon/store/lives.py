@@ -1,13 +1,15 @@
 """The life of a store, written down step by step, and what a crash in it leaves.
 
-A life is commits, deletions, sessions that come again under the same id, trims, compactions, blobs
-that are collected, now and then a restart, and all that stores do between. Each change is
-acknowledged on the tape, and `Life.states` says what was there after it, so an image of the disk
-can be held against what was promised by then: all changes up to that one, and at most one more.
+A life is commits, deletions, sessions that come again under the same id, trims, also beside commits
+to the same session, compactions, blobs that are collected, now and then a restart, and all that
+stores do between. Each change is acknowledged on the tape, and `Life.states` says what may be there
+after it, so an image of the disk can be held against what was promised by then: all changes that
+were acknowledged, and any of those that were being made.
 """
 
 import hashlib
 import itertools
+import threading  # noqa: TID251  # the thread that copies is stopped
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
@@ -21,11 +23,14 @@ from typing import Any, cast
 
 import apsw
 import msgspec
+import trio
 
 from moorage_daemon.store.connection import Connection
 from moorage_daemon.store.database import claim, open_writable
 from moorage_daemon.store.disk import Disk
+from moorage_daemon.store.files.copying import DRAFT
 from moorage_daemon.store.files.directory import BLOBS
+from moorage_daemon.store.files.journal import ENDING
 from moorage_daemon.store.files.opening import open_shelf
 from moorage_daemon.store.files.pieces import drafted
 from moorage_daemon.store.files.reading import Reader as FilesReader
@@ -67,14 +72,15 @@ class Wrong(Exception):
 
 @dataclass(eq=False)
 class Life:
-    """Everything that a store asked of its medium, and `states[n]`: what was there at ack n."""
+    """Everything that a store asked of its medium, and `states[n]`: what may be there from ack n
+    on, until the next; first what was promised then."""
 
     steps: Sequence[Any]
-    states: list[State]
+    states: list[list[State]]
 
     def judge(self, found: State, acked: int) -> None:
-        """Raise `Wrong` unless the found state is the acknowledged one or the next."""
-        may_be = self.states[acked : acked + 2]
+        """Raise `Wrong` unless the found state is one that there may be after that ack."""
+        may_be = self.states[acked]
         if found not in may_be:
             raise Wrong(f"after ack {acked}: {_difference(found, may_be[0])}")
 
@@ -98,16 +104,26 @@ def body(born: int, seq: int, digest: str | None = None) -> bytes:
     return b'{"born":%d,"seq":%d,"x":"%b"%b}' % (born, seq, b"x" * size, named)
 
 
+Effect = Callable[[State], State]
+
+
 @dataclass(eq=False)
 class Script:
-    """Does things to a store, in turn, and notes what is promised after each."""
+    """Does things to a store and notes what is promised after each.
+
+    `now` is what was acknowledged, `going_on` what is being done. A `hold` stops copies of
+    journals.
+    """
 
     store: Store
     ack: Callable[[int], None]
     has_blobs: bool
     restart: Callable[[], Awaitable[None]]
+    hold: "Hold | None" = None
     on_recreation: Callable[[bool], None] = lambda _: None
-    states: list[State] = field(default_factory=lambda: [{}])
+    now: State = field(default_factory=dict[str, Known])
+    going_on: list[Effect] = field(default_factory=list[Effect])
+    states: list[list[State]] = field(default_factory=lambda: [[{}]])
     born: int = 0
 
     async def run(self, commits: int) -> None:
@@ -123,6 +139,8 @@ class Script:
                 await self._name_a_blob(number // 4 % 3)
             if number % 7 == 0:
                 await self._trim("s1", number - 3)
+            if number % 6 == 5 and self.hold is not None:
+                await self._trim_beside_commits("s1", number - 1, self.hold)
             if number % 11 == 0:
                 await self.store.compact()
             if number % 9 == 0:
@@ -133,7 +151,7 @@ class Script:
     async def _come_again(self, session: str) -> None:
         """Delete a session and create another one under its id, which goes on."""
         self.on_recreation(True)
-        if session in self.states[-1]:
+        if session in self.now:
             await self._delete(session)
         await self._commit(self._creation(session, 2))
         self.on_recreation(False)
@@ -146,8 +164,7 @@ class Script:
         await self._append("s1", digest=blob.sha256)
 
     async def _append(self, *sessions: str, create: str = "", digest: str | None = None) -> None:
-        now = self.states[-1]
-        changes = [appending(session, now[session], digest) for session in sessions]
+        changes = [appending(session, self.now[session], digest) for session in sessions]
         await self._commit(*changes, *([self._creation(create, 1)] if create else []))
 
     def _creation(self, session: str, count: int = 0) -> Change:
@@ -155,23 +172,51 @@ class Script:
         log = tuple(an_entry(seq, body(self.born, seq)) for seq in range(1, count + 1))
         return Change(session, log, a_head(session, title=f"{self.born} 0"), create=True)
 
+    async def _trim_beside_commits(self, session: str, before: int, hold: "Hold") -> None:
+        """Trim, and commit to that session and to others: in the middle of the copy, and then
+        whenever the writing thread comes to it."""
+        async with trio.open_nursery() as nursery:
+            with hold.next_copy() as reached:
+                nursery.start_soon(self._trim, session, before)
+                with trio.fail_after(10):
+                    await reached.wait()
+                await self._append(session)
+                await self._append(session, "s2", create="beside")
+                await self._delete("beside")
+            await self._append("s2", session)
+
     async def _commit(self, *changes: Change) -> None:
-        await self.store.commit(changes)
-        self._note(after(self.states[-1], changes))
+        await self._do(self.store.commit(changes), lambda state: after(state, changes))
 
     async def _delete(self, session: str) -> None:
-        await self.store.delete(session)
-        self._note({name: known for name, known in self.states[-1].items() if name != session})
+        await self._do(
+            self.store.delete(session),
+            lambda state: {name: known for name, known in state.items() if name != session},
+        )
 
     async def _trim(self, session: str, before: int) -> None:
-        await self.store.trim(session, before)
-        known = self.states[-1][session]
-        first = max(known.first, min(before, known.seq))
-        self._note(self.states[-1] | {session: msgspec.structs.replace(known, first=first)})
+        def trimmed(state: State) -> State:
+            known = state[session]
+            first = max(known.first, min(before, known.seq))
+            return state | {session: msgspec.structs.replace(known, first=first)}
 
-    def _note(self, state: State) -> None:
-        self.states.append(state)
+        await self._do(self.store.trim(session, before), trimmed)
+
+    async def _do(self, act: Awaitable[object], effect: Effect) -> None:
+        self.going_on.append(effect)
+        self.states[-1] = self._may_be()
+        await act
+        self.going_on.remove(effect)
+        self.now = effect(self.now)
+        self.states.append(self._may_be())
         self.ack(len(self.states) - 1)
+
+    def _may_be(self) -> list[State]:
+        """What is acknowledged, with none, some or all of what is being done."""
+        found = [self.now]
+        for effect in self.going_on:
+            found += [effect(state) for state in found]
+        return found
 
 
 @asynccontextmanager
@@ -180,6 +225,7 @@ async def _script(
     ack: Callable[[int], None],
     *,
     has_blobs: bool,
+    hold: "Hold | None" = None,
 ) -> AsyncGenerator[Script]:
     """A script for a store, which by turns is opened anew and closed and opened."""
     async with AsyncExitStack() as stack:
@@ -194,7 +240,7 @@ async def _script(
             else:
                 await store.reopen()
 
-        script = Script(store, ack, has_blobs, restart)
+        script = Script(store, ack, has_blobs, restart, hold)
         yield script
 
 
@@ -324,19 +370,49 @@ def found_in_sqlite(folder: Path) -> State:
 # ---- files
 
 
+@dataclass(eq=False)
+class Hold:
+    """Stops the thread that copies a journal, before its first write, while a block runs."""
+
+    _reached: Callable[[], None] | None = None
+    _may_go: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def next_copy(self) -> Generator[trio.Event]:
+        """The next copy stops; gives what is set once it has."""
+        reached, token = trio.Event(), trio.lowlevel.current_trio_token()
+        self._may_go.clear()
+        self._reached = lambda: token.run_sync_soon(reached.set)
+        try:
+            yield reached
+        finally:
+            self._reached = None
+            self._may_go.set()
+
+    def meet(self, step: platters.Step) -> None:
+        """For a platter, before each step."""
+        reached = self._reached
+        if step.what != "write" or not step.name.endswith(f"{ENDING}{DRAFT}") or reached is None:
+            return
+        reached()
+        if not self._may_go.wait(20):
+            raise TimeoutError("nobody let the copy go on")
+
+
 async def files_life(
     path: Path,
     forgets: Callable[[platters.Step], bool] = lambda _: False,
     commits: int = COMMITS,
 ) -> Life:
     """A life in files, on a disk that only says that it does some of the steps."""
-    platter = platters.Platter(forgets=forgets)
+    hold = Hold()
+    platter = platters.Platter(before=hold.meet, forgets=forgets)
     path.mkdir()
 
     def opening() -> AbstractAsyncContextManager[FileStore]:
         return open_files(platters.TestDisk(path, platter), SEGMENT)
 
-    async with _script(opening, platter.ack, has_blobs=True) as script:
+    async with _script(opening, platter.ack, has_blobs=True, hold=hold) as script:
         await script.run(commits)
     return Life(platter.steps, script.states)
 

@@ -20,6 +20,7 @@ from tests.daemon.store.crashes import (
     SOUND,
     ForgetsRecreations,
     Plant,
+    forgets_copies,
     one_crash,
     removes_first,
     two_crashes,
@@ -64,8 +65,8 @@ async def test_no_power_cut_in_a_recovery_takes_what_was_told(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "forgets",
-    [only_said("sync"), only_said("names"), ForgetsRecreations()],
-    ids=["sync", "names", "recreations"],
+    [only_said("sync"), only_said("names"), ForgetsRecreations(), forgets_copies],
+    ids=["sync", "names", "recreations", "copies"],
 )
 async def test_the_power_cuts_do_take_what_was_not_synced(tmp_path: Path, forgets: Forgets) -> None:
     assert await loss(tmp_path, forgets)
