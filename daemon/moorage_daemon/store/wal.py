@@ -10,6 +10,7 @@ is kept beside the database, and reported.
 import logging
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from moorage_daemon.store.disk import DRAFT, Disk, File
@@ -20,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 HEADER = 32  # bytes, before the first frame
 FRAME = 24  # bytes before each page
-CHUNK = 2**20  # bytes copied at once
+SALT = 8  # bytes in a frame before its salt; the last four say whether it ends a commit
+CHUNK = 2**20  # bytes read at once
 
 _MAGIC = 0x377F0682  # or one more, where checksums are of numbers with the high byte first
 _DAMAGED = "-damaged-"
@@ -73,16 +75,25 @@ def _is_damaged(disk: Disk, file: File, taken: int) -> bool:
     if not _is_whole(header):
         return disk.size(file) > HEADER
     (page_size,) = struct.unpack(">I", header[8:12])
-    behind = _commits(disk, file, HEADER + taken * (FRAME + page_size), page_size, header[16:24])
-    return next(behind, None) is not None and next(behind, None) is not None
+    behind = _commits(disk, file, HEADER + taken * (FRAME + page_size), header[16:24])
+    return len(list(islice(behind, 2))) > 1
 
 
-def _commits(disk: Disk, file: File, at: int, page_size: int, salt: bytes) -> Iterator[int]:
-    """Where frames from `at` on stand that end a commit, of this use of the file."""
-    for place in range(at, disk.size(file), FRAME + page_size):
-        head = disk.read(file, place, 16)
-        if head[8:] == salt and any(head[4:8]):
-            yield place
+def _commits(disk: Disk, file: File, at: int, salt: bytes) -> Iterator[int]:
+    """Where frames behind byte `at` stand that end a commit, of this use of the file.
+
+    They are known by its salt, wherever they stand: what was lost or put in moves all behind it.
+    """
+    rest = b""
+    while data := disk.read(file, at, CHUNK):
+        rest += data
+        at += len(data)
+        place = rest.find(salt, SALT)
+        while place >= 0:
+            if any(rest[place - SALT // 2 : place]):
+                yield at - len(rest) + place - SALT
+            place = rest.find(salt, place + 1)
+        rest = rest[1 - 2 * SALT :]  # in which no whole salt has enough before it
 
 
 def _is_whole(header: bytes) -> bool:

@@ -106,6 +106,22 @@ async def test_commits_behind_damage_in_the_log_are_kept_and_reported(
         assert (await store.check()).problems == []
 
 
+@pytest.mark.parametrize("change", ["lost", "put in"])
+async def test_commits_that_stand_elsewhere_than_they_did_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr(wal, "CHUNK", 11)  # so that frames lie across two reads
+    path = await killed(tmp_path, 10)
+    content, at = log_of(path).read_bytes(), ends(path)[3] + 100
+    moved = content[at + 77 :] if change == "lost" else b"x" * 77 + content[at:]
+    log_of(path).write_bytes(content[:at] + moved)
+
+    async with open_sqlite(path) as store:
+        assert await tip(store) == 4
+        assert len(kept(path)) == 1
+        assert len((await store.check()).problems) == 1
+
+
 async def test_blobs_stay_while_a_damaged_log_may_name_them(tmp_path: Path) -> None:
     path = await killed(tmp_path, 10)
     flip(path, ends(path)[3] + 100)
