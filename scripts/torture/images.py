@@ -25,6 +25,7 @@ from tests.daemon.store.crashes import (
     SOUND,
     SQLITE,
     ForgetsRecreations,
+    ForgetsWhatCameMeanwhile,
     Medium,
     Plant,
     forgets_copies,
@@ -132,6 +133,7 @@ async def _careless(recorder: Lives) -> list[Subject]:
         "names that are not synced": only_said("names"),
         "names that are not synced when a session comes again": ForgetsRecreations(),
         "copies of journals that are not synced": forgets_copies,
+        "what is committed beside a copy and not synced": ForgetsWhatCameMeanwhile(),
     }
     recoveries = {
         "recovery in files that are not synced": Plant(only_said("sync")),

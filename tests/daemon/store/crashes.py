@@ -119,6 +119,23 @@ def forgets_copies(step: platters.Step) -> bool:
     return step.what == "sync" and step.name.endswith(f"{ENDING}{DRAFT}")
 
 
+@dataclass(eq=False)
+class ForgetsWhatCameMeanwhile:
+    """Makes the first part of a copy durable, and only says so of what was committed beside it."""
+
+    begun: set[str] = field(default_factory=set[str])
+
+    def __call__(self, step: platters.Step) -> bool:
+        """Whether it forgets this step."""
+        if step.what == "rename":
+            self.begun.discard(step.name)
+        if not forgets_copies(step):
+            return False
+        is_first = step.name not in self.begun
+        self.begun.add(step.name)
+        return not is_first
+
+
 def removes_first(steps: list[platters.Step]) -> list[platters.Step]:
     """The steps of a recovery that gives up old segments before it has written the new one."""
     gone = [n for n, s in enumerate(steps) if s.what == "rename" and s.new.endswith(".spare")]

@@ -9,7 +9,6 @@ were acknowledged, and any of those that were being made.
 
 import hashlib
 import itertools
-import threading  # noqa: TID251  # the thread that copies is stopped
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
@@ -28,9 +27,7 @@ import trio
 from moorage_daemon.store.connection import Connection
 from moorage_daemon.store.database import claim, open_writable
 from moorage_daemon.store.disk import Disk
-from moorage_daemon.store.files.copying import DRAFT
 from moorage_daemon.store.files.directory import BLOBS
-from moorage_daemon.store.files.journal import ENDING
 from moorage_daemon.store.files.opening import open_shelf
 from moorage_daemon.store.files.pieces import drafted
 from moorage_daemon.store.files.reading import Reader as FilesReader
@@ -119,7 +116,7 @@ class Script:
     ack: Callable[[int], None]
     has_blobs: bool
     restart: Callable[[], Awaitable[None]]
-    hold: "Hold | None" = None
+    hold: platters.Hold | None = None
     on_recreation: Callable[[bool], None] = lambda _: None
     now: State = field(default_factory=dict[str, Known])
     going_on: list[Effect] = field(default_factory=list[Effect])
@@ -172,7 +169,7 @@ class Script:
         log = tuple(an_entry(seq, body(self.born, seq)) for seq in range(1, count + 1))
         return Change(session, log, a_head(session, title=f"{self.born} 0"), create=True)
 
-    async def _trim_beside_commits(self, session: str, before: int, hold: "Hold") -> None:
+    async def _trim_beside_commits(self, session: str, before: int, hold: platters.Hold) -> None:
         """Trim, and commit to that session and to others: in the middle of the copy, and then
         whenever the writing thread comes to it."""
         async with trio.open_nursery() as nursery:
@@ -225,7 +222,7 @@ async def _script(
     ack: Callable[[int], None],
     *,
     has_blobs: bool,
-    hold: "Hold | None" = None,
+    hold: platters.Hold | None = None,
 ) -> AsyncGenerator[Script]:
     """A script for a store, which by turns is opened anew and closed and opened."""
     async with AsyncExitStack() as stack:
@@ -370,42 +367,13 @@ def found_in_sqlite(folder: Path) -> State:
 # ---- files
 
 
-@dataclass(eq=False)
-class Hold:
-    """Stops the thread that copies a journal, before its first write, while a block runs."""
-
-    _reached: Callable[[], None] | None = None
-    _may_go: threading.Event = field(default_factory=threading.Event)
-
-    @contextmanager
-    def next_copy(self) -> Generator[trio.Event]:
-        """The next copy stops; gives what is set once it has."""
-        reached, token = trio.Event(), trio.lowlevel.current_trio_token()
-        self._may_go.clear()
-        self._reached = lambda: token.run_sync_soon(reached.set)
-        try:
-            yield reached
-        finally:
-            self._reached = None
-            self._may_go.set()
-
-    def meet(self, step: platters.Step) -> None:
-        """For a platter, before each step."""
-        reached = self._reached
-        if step.what != "write" or not step.name.endswith(f"{ENDING}{DRAFT}") or reached is None:
-            return
-        reached()
-        if not self._may_go.wait(20):
-            raise TimeoutError("nobody let the copy go on")
-
-
 async def files_life(
     path: Path,
     forgets: Callable[[platters.Step], bool] = lambda _: False,
     commits: int = COMMITS,
 ) -> Life:
     """A life in files, on a disk that only says that it does some of the steps."""
-    hold = Hold()
+    hold = platters.Hold()
     platter = platters.Platter(before=hold.meet, forgets=forgets)
     path.mkdir()
 

@@ -6,11 +6,16 @@ synced any part of the changes of its names.
 """
 
 import random
-from collections.abc import Callable, Sequence
+import threading  # noqa: TID251  # the thread that copies is stopped
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moorage_daemon.store.disk import Disk, File
+import trio
+
+from moorage_daemon.store.disk import DRAFT, Disk, File
+from moorage_daemon.store.files.journal import ENDING
 from moorage_daemon.store.port import StoreBroken, StoreError, StoreFull
 
 
@@ -42,6 +47,36 @@ class Platter:
         self.before(step)
         if not self.forgets(step):
             self.steps.append(step)
+
+
+@dataclass(eq=False)
+class Hold:
+    """For a platter: stops the thread that copies a journal before it writes, as long as a test
+    wants."""
+
+    _reached: Callable[[], None] | None = None
+    _may_go: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def next_copy(self) -> Generator[trio.Event]:
+        """The next copy stops; gives what is set once it has."""
+        reached, token = trio.Event(), trio.lowlevel.current_trio_token()
+        self._may_go.clear()
+        self._reached = lambda: token.run_sync_soon(reached.set)
+        try:
+            yield reached
+        finally:
+            self._reached = None
+            self._may_go.set()
+
+    def meet(self, step: Step) -> None:
+        """Before each step."""
+        reached = self._reached
+        if step.what != "write" or not step.name.endswith(f"{ENDING}{DRAFT}") or reached is None:
+            return
+        reached()
+        if not self._may_go.wait(20):
+            raise TimeoutError("nobody let the copy go on")
 
 
 def only_said(*kinds: str) -> Callable[[Step], bool]:
