@@ -184,6 +184,8 @@ def _meant(rule: Sequence[str], words: Sequence[Word], start: int, *, is_prefix:
 
 def _is_hearer(words: Sequence[Word], start: int) -> bool:
     name, options = program_name(words[start].text), list[str]()
+    if name == "xargs":
+        return _is_fed(words, start)
     if name not in INTERPRETERS:
         return name in HEARERS
     for word in islice(words, start + 1, None):
@@ -194,6 +196,35 @@ def _is_hearer(words: Sequence[Word], start: int) -> bool:
     if name in SHELLS:
         return is_alone or any(map(FROM_INPUT.has, options))
     return is_alone or any(map(CODE.has, options))
+
+
+def _is_fed(words: Sequence[Word], start: int) -> bool:
+    """Whether what `xargs` reads can become a command, or a part of the text of one."""
+    rest = [word.text for word in islice(words, start + 1, start + 1 + MAX_PASSED_OVER)]
+    mark, at = "", 0
+    while at < len(rest) and rest[at].startswith("-"):
+        option = rest[at]
+        at += 2 if option in _XARGS_VALUED else 1
+        if option == "-I":
+            mark = rest[at - 1] if at <= len(rest) else ""
+        elif option.startswith(_XARGS_MARKED):
+            mark = option.removeprefix("--replace=").removeprefix("-I").removeprefix("-i")
+            mark = "{}" if mark in {"", "--replace"} else mark
+    started = rest[at:]
+    if not started:
+        return False
+    name = program_name(started[0])
+    if name in LAUNCHERS or (mark and mark in started[0]):
+        return True
+    is_all = len(words) - start - 1 <= MAX_PASSED_OVER
+    return bool(mark) and (not is_all or (name in CARRIERS and any(mark in w for w in started)))
+
+
+_XARGS_MARKED = ("-I", "-i", "--replace")
+_XARGS_VALUED = frozenset({"-I", "-n", "-P", "-L", "-s", "-d", "-a", "-E"}) | {
+    *("--arg-file", "--delimiter", "--max-args", "--max-chars", "--max-procs"),
+    "--process-slot-var",
+}
 
 
 def _compared(rule: Sequence[str], words: Sequence[Word], start: int, *, is_prefix: bool) -> Touch:
