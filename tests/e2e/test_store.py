@@ -12,6 +12,8 @@ import pytest
 import trio
 
 from moorage_clients.cli.exits import Exit
+from tests.daemon.transfer.files import changed, exported, imported
+from tests.daemon.twin import Json
 from tests.e2e.commands import moorage
 from tests.e2e.daemons import DaemonProcess, environment, running
 from tests.e2e.wires import connect
@@ -58,6 +60,29 @@ async def test_a_sound_store_is_healthy_whole_and_has_nothing_to_clean(
     assert json.loads(as_json["health"].stdout)["healthy"] is True
     assert json.loads(as_json["check"].stdout)["problems"] == []
     assert json.loads(as_json["gc"].stdout)["blobs"] == 0
+
+
+def name_lost_bytes(lines: list[Json]) -> None:
+    """Let a file name bytes that it says are missing."""
+    lines[0]["seq"] += 1
+    body = {"sha256": "0" * 64, "size": 5, "name": "n"}
+    entry = {"seq": lines[0]["seq"], "at": 1.0, "kind": "upload", "body": body}
+    missing = {"sha256": "0" * 64, "size": 0, "offset": 0, "data": "", "missing": True}
+    lines[-1:] = [{"entry": entry}, {"blob": missing}]
+
+
+async def test_bytes_that_were_lost_before_an_import_are_told_of_and_no_damage(
+    state_dir: Path, config: Path
+) -> None:
+    with running(state_dir, "--config", str(config)) as daemon:
+        async with connect(daemon.unix) as client:
+            file = await exported(client, await client.new())
+            await imported(client, changed(file, name_lost_bytes))
+        check = await store(daemon, "check")
+
+    assert check.returncode == 0
+    assert "1 blobs were lost before their sessions were imported" in check.stdout
+    assert "all whole" in check.stdout
 
 
 async def test_damage_is_found_named_and_can_be_removed(state_dir: Path, config: Path) -> None:
