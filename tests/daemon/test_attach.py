@@ -472,16 +472,19 @@ async def test_a_session_that_was_put_away_while_its_log_was_read_is_followed_ag
     assert slow.seqs(session) == list(range(1, len(await daemon.log(session)) + 1))
 
 
+@pytest.mark.parametrize("has_entries", [False, True])
 async def test_a_log_that_cannot_be_read_ends_the_replay_with_an_error_and_nothing_else(
-    daemon: Daemon, client: Client
+    daemon: Daemon, client: Client, *, has_entries: bool
 ) -> None:
     damaged, sound = await client.new(), await client.new()
     reader = await daemon.connect()
     await reader.attach(sound)
-    daemon.store.unreadable.add(damaged)
+    (daemon.store.garbled if has_entries else daemon.store.unreadable).add(damaged)
 
     with pytest.raises(StorageError):
         await reader.load(damaged)
+    with pytest.raises(StorageError):
+        await reader.entries(damaged)
     client.prompt(sound)
     (await daemon.puppet.next()).finish()
     await reader.until(lambda: 1 in reader.verdicts(sound))

@@ -5,10 +5,11 @@ from msgspec import UNSET
 from moorage_daemon.handlers.port import Answer, Desk, Later, Now, Peer
 from moorage_daemon.handlers.snapshot import info_updates, setting_updates, snapshot_updates
 from moorage_daemon.identity import Verb, granted
-from moorage_daemon.log.render import entry_object
+from moorage_daemon.log.render import check_bodies, entry_object
 from moorage_daemon.session import Session
+from moorage_daemon.store.port import StoreError
 from moorage_protocol.acp import Empty, SessionParams
-from moorage_protocol.errors import CursorExpired, InvalidParams
+from moorage_protocol.errors import CursorExpired, InvalidParams, StorageError
 from moorage_protocol.moorage import (
     Access,
     AttachParams,
@@ -82,13 +83,17 @@ def entries(desk: Desk, peer: Peer, params: EntriesParams) -> Answer:
 
 
 async def _page(session: Session, params: EntriesParams) -> EntriesResult:
-    page = await session.around.store.entries(
-        session.id,
-        min(params.after, session.log.seq),
-        limit=params.limit,
-        max_bytes=PAGE_BYTES,
-        kinds=None if params.kinds is None else frozenset(params.kinds),
-    )
+    try:
+        page = await session.around.store.entries(
+            session.id,
+            min(params.after, session.log.seq),
+            limit=params.limit,
+            max_bytes=PAGE_BYTES,
+            kinds=None if params.kinds is None else frozenset(params.kinds),
+        )
+        check_bodies(session.id, page.entries)
+    except StoreError as error:
+        raise StorageError from error
     if page.gap and not page.entries:
         raise CursorExpired
     return EntriesResult(

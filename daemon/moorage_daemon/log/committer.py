@@ -18,6 +18,7 @@ import trio
 
 from moorage_daemon.log.floor import Floor
 from moorage_daemon.log.log import CONTROL_KINDS, Log, Urgency
+from moorage_daemon.log.render import check_bodies
 from moorage_daemon.store.port import (
     Change,
     Page,
@@ -132,8 +133,10 @@ class Committer:
         await self._progress.wait()
 
     async def read(self, session: str, after: int, max_bytes: int) -> Page:
-        """Stored entries beyond `after`."""
-        return await self.store.entries(session, after, limit=READ_ENTRIES, max_bytes=max_bytes)
+        """Stored entries beyond `after`, to be told."""
+        page = await self.store.entries(session, after, limit=READ_ENTRIES, max_bytes=max_bytes)
+        check_bodies(session, page.entries)
+        return page
 
     async def delete(self, session: str) -> bool:
         """Remove all that is stored of a session; False if there was nothing.

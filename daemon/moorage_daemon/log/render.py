@@ -5,12 +5,14 @@ clients that advertised moorage, as `_moorage/session/entry`; so those get a mes
 number, and the others get exactly what the Agent Client Protocol knows.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import msgspec
 from msgspec.structs import replace
 
 from moorage_daemon.store.model import UPDATE_KINDS, Entry, Kind, PromptBody
+from moorage_daemon.store.port import StoreUnreadable
 from moorage_protocol.acp import Meta, Shape
 from moorage_protocol.jsonrpc import encode, encode_notification
 from moorage_protocol.moorage import EntryMark
@@ -27,6 +29,18 @@ _suffix = b',"_meta":{"moorage":{"seq":%d}}}}'
 _suffix_of_turn = b',"_meta":{"moorage":{"seq":%d,"generation":%d}}}}'
 
 LONG_PROMPT = 256 * 2**10  # bytes of an admission; its turn has the prompt as messages
+
+
+def check_bodies(session_id: str, entries: Iterable[Entry]) -> None:
+    """Raise `StoreUnreadable` if one cannot be told: not every medium knows what it was given."""
+    for entry in entries:
+        try:
+            entry.body.decode()
+            msgspec.json.decode(entry.body, type=msgspec.Raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise StoreUnreadable(session_id, f"its entry {entry.seq}: {error}") from error
+        if not entry.body.startswith(b"{"):
+            raise StoreUnreadable(session_id, f"its entry {entry.seq} is no object")
 
 
 def iso(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterable, Sequence
 
 import trio
+from msgspec.structs import replace
 
 from moorage_daemon.store.port import (
     Blob,
@@ -39,6 +40,7 @@ class FaultyStore:
         self.unreadable: set[str] = set()  # sessions whose load and entries fail
         self.left: int | None = None  # bytes of free space, as far as anybody knows
         self.unreadable_entries: set[str] = set()  # sessions of which only the head can be read
+        self.garbled: set[str] = set()  # sessions whose entries have bodies that are no JSON
         self.refused: set[str] = set()  # sessions that take no commit
         self.most: int | None = None  # bytes of entry bodies that one commit takes
         self._faults: list[tuple[Exception, bool]] = []
@@ -145,9 +147,12 @@ class FaultyStore:
         self._check_readable(session)
         if session in self.unreadable_entries:
             raise StoreUnreadable(session, "its entries were made unreadable by the test")
-        return await self.inner.entries(
+        page = await self.inner.entries(
             session, after, limit=limit, max_bytes=max_bytes, kinds=kinds
         )
+        if session not in self.garbled:
+            return page
+        return replace(page, entries=[replace(entry, body=b"{{") for entry in page.entries])
 
     async def delete(self, session: str) -> bool:
         if self._gate is not None:
