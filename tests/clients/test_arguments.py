@@ -54,6 +54,7 @@ from moorage_clients.cli.parsing import HELP_WIDTH
 
 
 ASK = Consent(allow=False, deny=False)
+YES = Consent(allow=True, deny=False)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,13 @@ ASK = Consent(allow=False, deny=False)
         ),
         ("new --cwd / --any-tool --tokens 1.5M", New("/", "code", Limits(tokens=1_500_000))),
         ("new --cwd / --any-tool", New("/", "code", Limits())),
+        ("prompt k3f2 --allow hi", Prompt("k3f2", "hi", YES, "queue", None)),
+        ("prompt k3f2 --allow -", Prompt("k3f2", "-", YES, "queue", None)),
+        ("prompt k3f2 --allow -- --hi", Prompt("k3f2", "--hi", YES, "queue", None)),
+        ("kill k3f2 --reason why x7ab", Kill(("k3f2", "x7ab"), False, "why")),
+        ("delete k3f2 --yes x7ab", Delete(("k3f2", "x7ab"), True)),
+        ("configure k3f2 --json name=x", Configure("k3f2", (("name", "x"),))),
+        ("grant close k3f2 --json x7ab", GrantClose(("k3f2", "x7ab"))),
         ("new --cwd / --tools= --minutes 2", New("/", "code", Limits((), seconds=120))),
         ("grant list", GrantList(None)),
         ("grant list --agent a", GrantList("a")),
@@ -175,6 +183,9 @@ def test_words_become_a_command(line: str, command: Command) -> None:
         ("artifacts --get x", "not a number"),
         ("import", "required"),
         ("ls --js", "unrecognized"),
+        ("ls --js", "usage: moorage ls"),
+        ("prompt k3f2 --allow --js hi", "unrecognized arguments: --js"),
+        ("grant gc k3f2", "unrecognized arguments: k3f2"),
         ("completion csh", "invalid choice"),
         ("config", "required: VERB"),
         ("ls --token-file t", "--token-file is for --connect"),

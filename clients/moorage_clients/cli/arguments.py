@@ -13,7 +13,15 @@ from moorage_clients.cli.daemon_arguments import add_daemon_commands
 from moorage_clients.cli.exits import MEANINGS
 from moorage_clients.cli.grant_arguments import add_grant_commands
 from moorage_clients.cli.invocation import LOCAL_COMMANDS, Command, Invocation, Remote
-from moorage_clients.cli.parsing import Grammar, Wrong, directories, exit_codes, files, offers
+from moorage_clients.cli.parsing import (
+    CommandParser,
+    Grammar,
+    Wrong,
+    directories,
+    exit_codes,
+    files,
+    offers,
+)
 from moorage_clients.cli.record_arguments import add_record_commands
 from moorage_clients.cli.session_arguments import add_session_commands
 from moorage_protocol import __version__
@@ -79,7 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(state_dir=None, connect=None, token_file=None, json=False, parser=parser)
     parser.add_argument("--version", action="version", version=f"moorage {__version__}")
-    grammar = Grammar(parser.add_subparsers(metavar="COMMAND", required=True, title="commands"))
+    commands = parser.add_subparsers(
+        metavar="COMMAND", required=True, title="commands", parser_class=CommandParser
+    )
+    grammar = Grammar(commands)
     add_session_commands(grammar)
     add_grant_commands(grammar)
     add_record_commands(grammar)

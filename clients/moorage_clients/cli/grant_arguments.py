@@ -151,7 +151,7 @@ def _close(verbs: Grammar) -> None:
         about="Turns that stand on one are cancelled. Says how each was used.",
         examples=("moorage grant close k3f2",), exits=WITH_GRANT, means=NO_GRANT,
     )  # fmt: skip
-    parser.add_argument("grants", metavar="GRANT", nargs="+", help=GRANT)
+    parser.add_list("grants", metavar="GRANT", nargs="+", help=GRANT)
 
 
 def _gc(verbs: Grammar) -> None:

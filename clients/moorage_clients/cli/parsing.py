@@ -26,10 +26,46 @@ class Wrong(Exception):
 Build = Callable[[argparse.Namespace], Command]
 
 
+class CommandParser(argparse.ArgumentParser):
+    """A parser that lets flags stand between the words of a list, where argparse does not."""
+
+    _list: str | None = None
+
+    def add_list(self, dest: str, **settings: Any) -> argparse.Action:
+        """Add the argument that takes all words that are no flags; there is one at most."""
+        self._list = dest
+        return self.add_argument(dest, **settings)
+
+    def parse_known_args(  # type: ignore[override]  # the overloads say no more than this
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Read the words; what is left over is refused with the usage of this very command."""
+        found = argparse.Namespace() if namespace is None else namespace
+        _, left = super().parse_known_args(args, found)
+        if self._list is not None:
+            words, left = _words(left)
+            setattr(found, self._list, [*getattr(found, self._list), *words])
+        if left:
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        return found, []
+
+
+def _words(left: list[str]) -> tuple[list[str], list[str]]:
+    """What is a word of what argparse left over, and what looks like a flag."""
+    end = left.index("--") if "--" in left else len(left)
+    flags = [word for word in left[:end] if _is_flag(word)]
+    words = [word for word in left[:end] if not _is_flag(word)]
+    return words + left[end + 1 :], flags
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and word != "-" and " " not in word
+
+
 class _Verbs(Protocol):
     """What `add_subparsers` gives; argparse has no public name for it."""
 
-    def add_parser(self, name: str, **settings: Any) -> argparse.ArgumentParser: ...
+    def add_parser(self, name: str, **settings: Any) -> CommandParser: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +85,8 @@ class Grammar:
             allow_abbrev=False,
         )
         parser.set_defaults(parser=parser)
-        return Grammar(parser.add_subparsers(metavar="VERB", required=True), self.made)
+        verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=CommandParser)
+        return Grammar(verbs, self.made)
 
     def command(
         self,
@@ -61,7 +98,7 @@ class Grammar:
         examples: Sequence[str],
         exits: Iterable[Exit] = WITH_DAEMON,
         means: Mapping[Exit, str] = MappingProxyType({}),
-    ) -> argparse.ArgumentParser:
+    ) -> CommandParser:
         """A command: `about` says more of it than the `summary` in the list of all.
 
         `exits` are its exit codes; `means` says what one means here, where that can be said better.

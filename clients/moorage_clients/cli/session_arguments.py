@@ -94,7 +94,7 @@ def _prompt(grammar: Grammar) -> None:
                   "pass show db | moorage prompt --secret-file - 'migrate the database at:'"),
         exits=(*WITH_SESSION[:-1], Exit.CANCELLED, Exit.KILLED, Exit.DETACHED),
     )  # fmt: skip
-    words = parser.add_argument(
+    words = parser.add_list(
         "words", metavar="[SESSION] TEXT", nargs="+",
         help=f"{SESSION}; the prompt, - reads it from stdin",
     )  # fmt: skip
@@ -230,8 +230,8 @@ def _kill(grammar: Grammar) -> None:
         examples=("moorage kill k3f2 --reason 'runs in circles'", "moorage kill --all"),
         exits=(*WITH_DAEMON, Exit.NO_SESSION),
     )  # fmt: skip
-    sessions = parser.add_argument("sessions", metavar="SESSION", nargs="*",
-                                   help="ids or starts of ids")  # fmt: skip
+    sessions = parser.add_list("sessions", metavar="SESSION", nargs="*",
+                               help="ids or starts of ids")  # fmt: skip
     offers(sessions, session_ids)
     parser.add_argument("--all", action="store_true", help="all sessions that are not killed yet")
     parser.add_argument("--reason", help="to be read in the log")
@@ -253,8 +253,8 @@ def _delete(grammar: Grammar) -> None:
         examples=("moorage delete k3f2", "moorage delete --yes k3f2 x7ab"),
         exits=(*WITH_DAEMON, Exit.NO_SESSION),
     )  # fmt: skip
-    sessions = parser.add_argument("sessions", metavar="SESSION", nargs="+",
-                                   help="ids or starts of ids")  # fmt: skip
+    sessions = parser.add_list("sessions", metavar="SESSION", nargs="+",
+                               help="ids or starts of ids")  # fmt: skip
     offers(sessions, removable_session_ids)
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
@@ -272,7 +272,7 @@ def _configure(grammar: Grammar) -> None:
                   "moorage configure permissions='{\"deny\": [\"Bash(rm:*)\"]}' label.tenant=one"),
         exits=WITH_SESSION,
     )  # fmt: skip
-    words = parser.add_argument(
+    words = parser.add_list(
         "words", metavar="[SESSION] KEY=VALUE", nargs="*",
         help="a setting; KEY= goes back to the default",
     )  # fmt: skip
