@@ -10,7 +10,7 @@ from moorage_daemon.store.connection import Connection, store_error
 from moorage_daemon.store.database import open_readable
 from moorage_daemon.store.model import Head
 from moorage_daemon.store.port import Problem, Report, StoreUnreadable
-from moorage_daemon.store.reading import decoded_head
+from moorage_daemon.store.reading import called, decoded_head
 
 
 MOST = 100  # problems that SQLite is asked to tell
@@ -53,7 +53,7 @@ class _Check:
     def _heads(self) -> set[str]:
         known: set[str] = set()
         for name, head in self._connection.execute(HEADS):
-            session = _text(name)
+            session = called(name)
             known.add(session)
             try:
                 if decoded_head(session, head, Head).id != session:
@@ -64,7 +64,7 @@ class _Check:
 
     def _logs(self, known: set[str]) -> None:
         for name, count, first, last in self._connection.execute(LOGS):
-            session = _text(name)
+            session = called(name)
             self._entries += count
             if not isinstance(first, int) or not isinstance(last, int):
                 self._note("the number of an entry is damaged", session)
@@ -77,7 +77,7 @@ class _Check:
         """Look at those that the entries have; SQLite itself takes any bytes for a text."""
         for session, *texts in self._connection.execute(TEXTS):
             if not all(map(_is_text, texts)):
-                self._note("an entry is damaged", _text(session))
+                self._note("an entry is damaged", called(session))
 
     def _note(self, problem: str, session: str | None = None) -> None:
         self._problems.append(Problem(problem, session))
@@ -89,11 +89,6 @@ class _Check:
             yield
         except apsw.Error as error:
             self._note(f"{what} cannot be read: {store_error(error, self._connection)}")
-
-
-def _text(name: bytes | None) -> str:
-    """An id, whatever damage has made of it."""
-    return (name or b"").decode(errors="backslashreplace")
 
 
 def _is_text(found: bytes | None) -> bool:

@@ -83,7 +83,7 @@ class Reader:
         rows: list[Any] = []
         try:
             for (name,) in self._connection.execute(NAMES).fetchall():
-                session = (name or b"").decode(errors="backslashreplace")
+                session = called(name)
                 try:
                     found = self._connection.execute(LOAD, (session,)).fetchall()
                 except DAMAGED as error:
@@ -175,6 +175,11 @@ def _stored(session: str, head: object, seq: object, first: object) -> Stored:
     if known.id != session:
         raise StoreUnreadable(session, "its head is another session's")
     return Stored(known, decoded_number(session, seq), decoded_number(session, first))
+
+
+def called(name: bytes | None) -> str:
+    """An id, whatever damage has made of it."""
+    return (name or b"").decode(errors="backslashreplace")
 
 
 def decoded_head(session: str, head: object, shape: type[T]) -> T:

@@ -23,7 +23,7 @@ from moorage_daemon.store.port import (
     StoreFull,
     StoreTooLarge,
 )
-from moorage_daemon.store.reading import decoded_head, decoded_number
+from moorage_daemon.store.reading import NAMES, called, decoded_head, decoded_number
 from moorage_daemon.store.rules import Tip, advance, is_text, trimmed_to
 
 
@@ -101,7 +101,21 @@ class Writer:
             self.connection.execute("delete from entry where session = ?", (session,))
             self.connection.execute("delete from naming where session = ?", (session,))
             self.connection.execute("delete from session where id = ?", (session,))
-        return self.connection.changes() > 0
+            return self.connection.changes() > 0 or self._delete_damaged(session)
+
+    def _delete_damaged(self, session: str) -> bool:
+        """Remove a session whose id is no text, by what it is called then."""
+        if "\\x" not in session:
+            return False
+        for (name,) in self.connection.execute(NAMES).fetchall():
+            if called(name) == session:
+                for table in ("entry", "naming"):
+                    self.connection.execute(
+                        f"delete from {table} where cast(session as blob) = ?", (name,)
+                    )
+                self.connection.execute("delete from session where cast(id as blob) = ?", (name,))
+                return self.connection.changes() > 0
+        return False
 
     def trim(self, session: str, before: int, most: int) -> int:
         """Remove at most so many of a session's entries below `before`, the first ones; gives how

@@ -166,7 +166,12 @@ async def test_an_id_that_is_no_text_concerns_its_session_alone(path: Path) -> N
         problems = [(p.session, p.problem) for p in await store.damaged()]
         assert problems == [("s2\\xff", "its id is damaged")]
         report = await store.check()
+        assert not await store.delete("s2\\xfe")
+        assert await store.delete("s2\\xff")
+        assert not await store.delete("s2\\xff")
+        left = await store.check()
 
+    assert (left.sessions, left.entries, left.problems) == (2, 4, [])
     assert (report.sessions, report.entries) == (3, 6)
     assert [(p.session, p.problem) for p in report.problems] == [
         ("s2\\xff", "its head is another session's")
