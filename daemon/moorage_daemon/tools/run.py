@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from moorage_daemon.grants.calls import Call, Shell
-from moorage_daemon.grants.credentials import filled_for_shell
+from moorage_daemon.grants.credentials import UnclearPlace, filled_for_shell
 from moorage_daemon.grants.rules import SHELL_TOOL
 from moorage_daemon.processes.environment import tool_environment
 from moorage_daemon.processes.process import Exited, Lost, NotStarted, Process, Signalled
@@ -65,7 +65,10 @@ async def run_supervised(command: str, bench: Bench) -> Report:
     Raises `NotBegun` where no shell was started, also if that comes out later. Secrets reach it in
     variables and in no argument, where others could read them.
     """
-    text, variables = filled_for_shell(command, bench.secrets)
+    try:
+        text, variables = filled_for_shell(command, bench.secrets)
+    except UnclearPlace:
+        raise NotBegun("A credential stands where it cannot be filled in.") from None
     if bench.is_secret:
         text, variables = _FROM_VARIABLE, {**variables, _VARIABLE: text}
     try:

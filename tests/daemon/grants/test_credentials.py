@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from moorage_daemon.grants.credentials import (
+    UnclearPlace,
     filled,
     filled_for_shell,
     is_name,
@@ -49,6 +50,12 @@ def test_secret_that_looks_like_a_reference_is_not_filled_in_again() -> None:
         ("printf %s it\\'s${CRED:key}", f"it's{SECRET}"),
         ('printf %s "a\\"${CRED:key}"', f'a"{SECRET}'),
         ("printf %s%s ${CRED:key} '${CRED:other.one}'", SECRET + SECRETS["other.one"]),
+        ('# don\'t ${CRED:key}\nprintf %s "${CRED:key}"', SECRET),
+        ("printf %s a#'b ${CRED:key}'", f"a#b {SECRET}"),
+        ('printf %s "$(printf %s "${CRED:key}")"', SECRET),
+        ("printf %s \"$(printf %s 'a'; (printf %s ${CRED:key}); echo)\"", f"a{SECRET}"),
+        ('x=1; printf %s "${x}$(( (x) )) ${CRED:key}" 2>&1', f"11 {SECRET}"),
+        ('X=${CRED:key}; printf %s "$X"', SECRET),
     ],
 )
 def test_shell_gets_the_secret_as_one_word_and_reads_nothing_in_it(
@@ -61,6 +68,25 @@ def test_shell_gets_the_secret_as_one_word_and_reads_nothing_in_it(
 
     assert ran.stdout == printed
     assert not any(secret in text for secret in SECRETS.values())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cat <<E\n${CRED:key}\nE",
+        "cat <<'E'\nit's\nE\nprintf %s ${CRED:key}",
+        "printf %s `printf %s ${CRED:key}`",
+        "printf %s $'a\\'' ${CRED:key}",
+        "printf %s ${x:-${CRED:key}}",
+        'printf %s "$(case a in a) printf %s "${CRED:key}";; esac)"',
+        "sh -c 'printf %s ${CRED:key}'",
+        '/bin/bash -e -uc "printf %s ${CRED:key}"',
+        "eval printf %s ${CRED:key}",
+    ],
+)
+def test_secret_is_not_filled_in_where_its_place_is_not_clear(command: str) -> None:
+    with pytest.raises(UnclearPlace):
+        filled_for_shell(command, SECRETS)
 
 
 def test_command_without_references_stays_as_it_is() -> None:

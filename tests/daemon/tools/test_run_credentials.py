@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from moorage_daemon.tools.port import Bench
+import pytest
+
+from moorage_daemon.tools.port import Bench, NotBegun
 from moorage_daemon.tools.run import Run, RunArguments
 
 
@@ -24,6 +26,13 @@ async def test_command_reads_the_secret_and_nobody_reads_it_in_its_arguments(
     assert once == twice == SECRET
     assert SECRET not in arguments
     assert "printf" in arguments
+
+
+async def test_command_in_which_its_place_is_not_clear_is_not_begun(tmp_path: Path) -> None:
+    with pytest.raises(NotBegun, match="cannot be filled in"):
+        await Run().run(RunArguments("touch begun; sh -c 'echo ${CRED:key}'"), bench(tmp_path))
+
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_what_is_shown_is_the_reference(tmp_path: Path) -> None:
