@@ -266,7 +266,37 @@ async def test_refused_prompt_says_why(daemon: FakeDaemon) -> None:
 
     found = await against(daemon, serve, "prompt", "hi", "--on-busy", "refuse")
 
-    assert found == Ended(Exit.FAILED, "", "moorage: The daemon refused: The session is busy\n")
+    assert found == Ended(
+        Exit.FAILED,
+        "",
+        "moorage: The daemon refused: The session is busy\n"
+        "Wait for the turn that runs, or stop it with: moorage cancel\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "way_out"),
+    [
+        (-31002, "queue_full", "moorage cancel --scope queued"),
+        (-31006, "expired", "moorage new"),
+        (-31006, "closed", "moorage new"),
+        (-31006, "too_many", "moorage grant close"),
+        (-31007, "storage", "moorage store health"),
+    ],
+)
+async def test_refused_prompt_says_what_can_be_done(
+    daemon: FakeDaemon, code: int, kind: str, way_out: str
+) -> None:
+    async def serve(visitor: Visitor) -> None:
+        await list_one(visitor, daemon)
+        request = await visitor.expect("session/prompt")
+        await visitor.refuse(request, code, "No", kind)
+
+    found = await against(daemon, serve, "prompt", "hi")
+
+    assert found.code == Exit.FAILED
+    assert found.err.startswith("moorage: The daemon refused: No\n")
+    assert way_out in found.err
 
 
 async def test_prompt_as_json_is_a_line_for_each_message_and_one_for_the_end(

@@ -235,3 +235,14 @@ def test_compaction_is_a_line_also_one_that_came_to_nothing() -> None:
     assert shown(vain)[1] == (
         "[compaction] no summary could be made: the model gave a longer one than fits\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("stop", "said"), [("calls", "tool calls"), ("tokens", "tokens"), ("micros", "dollars")]
+)
+def test_spent_budget_says_of_what_and_how_to_get_more(stop: str, said: str) -> None:
+    [line] = verdict_lines(Verdict(Outcome.CANCELLED, cause=Cause.BUDGET, stop=stop))
+
+    assert line == (
+        f"cancelled (budget): its budget of {said} was spent; moorage grant raise gives it more"
+    )

@@ -26,6 +26,22 @@ CONNECT_PATIENCE = 10.0  # seconds for a daemon that runs to answer `initialize`
 SEE_LOGS = "See: moorage doctor, moorage daemon logs"
 SEE_THERE = "Does a daemon run there, and does the address lead to it?"
 
+# What can be done about a refusal, by the `kind` of its error.
+_NEW = "Start another session with: moorage new"
+_WAYS_OUT = {
+    "expired": _NEW,
+    "closed": _NEW,
+    "budget": "Give it more with: moorage grant raise",
+    "rate": "See how much it may do, and try again later: moorage grant show",
+    "too_many": "End one with: moorage grant close (see them with: moorage grant list)",
+    "paused": "Let it go on with: moorage resume",
+    "busy": "Wait for the turn that runs, or stop it with: moorage cancel",
+    "queue_full": "Wait for a turn to end, or drop what waits: moorage cancel --scope queued",
+    "stopping": "Try again: a command starts the next daemon.",
+    "storage": "See why with: moorage store health",
+    "internal": SEE_LOGS,
+}
+
 Work = Callable[[Client], Awaitable[Exit]]
 
 
@@ -97,7 +113,8 @@ def run_with_client(
     except NotFound as error:
         raise Failure(Exit.NO_SESSION, plain(error.message)) from error
     except RpcError as error:
-        raise Failure(Exit.FAILED, f"The daemon refused: {plain(error.message)}") from error
+        problem = f"The daemon refused: {plain(error.message)}"
+        raise Failure(Exit.FAILED, problem, _WAYS_OUT.get(error.kind, "")) from error
     except trio.TooSlowError as error:
         raise Failure(Exit.NO_DAEMON, "The daemon does not answer.", way.hint) from error
     except KeepsNoSecrets as error:

@@ -258,12 +258,19 @@ class Transcript:
         self.note(f"[{title}] {plain(said.get(answer.outcome, answer.outcome))}")
 
 
+def _why(verdict: Verdict, cause: Cause) -> str:
+    spent = {"calls": "tool calls", "tokens": "tokens", "micros": "dollars"}.get(verdict.stop or "")
+    if cause is Cause.BUDGET and spent is not None:
+        return f"its budget of {spent} was spent; moorage grant raise gives it more"
+    return CAUSES[cause]
+
+
 def verdict_lines(verdict: Verdict) -> list[str]:
     """What a person has to be told of a verdict; nothing where a turn simply came to its end."""
     lines: list[str] = []
     match verdict.outcome:
         case Outcome.CANCELLED if verdict.cause is not None:
-            lines.append(f"cancelled ({verdict.cause}): {CAUSES[verdict.cause]}")
+            lines.append(f"cancelled ({verdict.cause}): {_why(verdict, verdict.cause)}")
         case Outcome.CANCELLED:
             lines.append("cancelled")
         case Outcome.FAILED:
