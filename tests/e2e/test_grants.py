@@ -50,7 +50,8 @@ def test_grant_is_listed_raised_and_closed(shell: Shell) -> None:
     grant = json.loads(shell.ok("grant", "show", session, "--json"))["grantId"]
 
     assert "1/1" in shell.ok("grant", "list")
-    assert shell.ok("grant", "raise", grant[:8], "--calls", "2") == f"{grant}: revision 2"
+    raised = shell.ok("grant", "raise", grant[:8], "--calls", "2")
+    assert raised.startswith(f"{grant}: revision 2, calls 1/2, tokens 0/-, usd 0.00/2.00, time ")
     shell.ok("prompt", session, "/read a.txt")
     closed = shell.ok("grant", "close", grant)
     assert closed.startswith(f"{grant}: closed after 2 calls (100%)")

@@ -13,12 +13,13 @@ from moorage_clients.cli.invocation import (
     GrantShow,
     Limits,
 )
-from moorage_clients.cli.parsing import WITH_DAEMON, Grammar, Wrong, count, seconds
+from moorage_clients.cli.parsing import WITH_DAEMON, Grammar, Wrong, count
 
 
 GRANT = "id of a grant or the start of it, or the id of the session it is for"
 UNITS = {"k": 1_000, "m": 1_000_000}
 MICROS = 1_000_000  # millionths of a dollar
+DAY = 1440  # minutes
 
 WITH_GRANT = (*WITH_DAEMON, Exit.NO_SESSION)
 NO_GRANT = {Exit.NO_SESSION: "no such grant, or several begin like that"}
@@ -32,15 +33,15 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         "--tools", metavar="RULES", help="only these, like Read,'Bash(git:*)'; '' is none"
     )
     tools.add_argument("--any-tool", action="store_true", help="any tool, within the limits")
-    add_amounts(group.add_argument)
+    add_amounts(group.add_argument, usual="default: 60, ")
 
 
-def add_amounts(add: Callable[..., argparse.Action]) -> None:
-    """Add the flags that say how much."""
+def add_amounts(add: Callable[..., argparse.Action], *, usual: str = "") -> None:
+    """Add the flags that say how much; `usual` is what holds where no time is given."""
     add("--calls", metavar="N", type=count, help="so many tool calls")
     add("--tokens", metavar="N", type=tokens, help="so many tokens, like 200k")
     add("--usd", metavar="N", type=micros, help="so many dollars, like 2.50")
-    add("--minutes", metavar="N", type=seconds, help="so long (at most a day)")
+    add("--minutes", metavar="N", type=minutes, help=f"so long ({usual}at most a day)")
 
 
 def limits(found: argparse.Namespace) -> Limits | None:
@@ -69,6 +70,19 @@ def split_rules(text: str) -> tuple[str, ...]:
         else:
             rules[-1] += letter
     return tuple(rule.strip() for rule in rules if rule.strip())
+
+
+def minutes(value: str) -> float:
+    """A length of time that a grant may have."""
+    try:
+        found = float(value)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= DAY:
+        raise argparse.ArgumentTypeError(
+            f"{value!r} is not a number of minutes that is more than 0 and at most {DAY}"
+        )
+    return found
 
 
 def tokens(value: str) -> int:

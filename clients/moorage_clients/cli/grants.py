@@ -106,6 +106,17 @@ def _share(grant: GrantDetail, axis: str) -> str:
     return f"{_amount(axis, used)}/{'-' if limit is None else _amount(axis, limit)}"
 
 
+def _shares(grant: GrantDetail) -> str:
+    """What was used of what there is, in a line."""
+    amounts = [("calls", "calls"), ("tokens", "tokens"), ("usd", "micros")]
+    said = [f"{name} {_share(grant, axis)}" for name, axis in amounts]
+    return ", ".join([*said, f"time {_time(grant)}"])
+
+
+def _time(grant: GrantDetail) -> str:
+    return f"{age(grant.used.seconds)}/{age(grant.time_limit_seconds)}"
+
+
 def _amount(axis: str, amount: int) -> str:
     return f"{amount / MICROS:.2f}" if axis == "micros" else str(amount)
 
@@ -142,7 +153,7 @@ def _lines(grant: GrantDetail) -> list[tuple[str, str]]:
         ("calls", _share(grant, "calls")),
         ("tokens", _share(grant, "tokens")),
         ("usd", _share(grant, "micros")),
-        ("time", f"{age(grant.used.seconds)}/{age(grant.time_limit_seconds)}"),
+        ("time", _time(grant)),
         ("rate", "-" if rate is None else f"{rate.calls} in {rate.per_seconds} s"),
         ("refused", str(grant.used.refused)),
         ("revision", str(grant.revision)),
@@ -178,7 +189,8 @@ def raise_limits(invocation: Invocation, command: GrantRaise, screen: Screen) ->
         if invocation.json:
             screen.document(status)
         else:
-            screen.say(f"{grant.grant_id}: revision {status.revision}\n")
+            now = await _choose(client, grant.grant_id)
+            screen.say(f"{grant.grant_id}: revision {status.revision}, {_shares(now)}\n")
         return Exit.OK
 
     return run_with_client(invocation, work)
