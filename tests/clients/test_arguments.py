@@ -50,7 +50,9 @@ from moorage_clients.cli.invocation import (
     StoreHealth,
     Usage,
 )
+from moorage_clients.cli.keys import KINDS
 from moorage_clients.cli.parsing import HELP_WIDTH
+from moorage_daemon.store.model import Kind
 
 
 ASK = Consent(allow=False, deny=False)
@@ -106,7 +108,7 @@ YES = Consent(allow=True, deny=False)
         ("attach ab --from 12", Attach("ab", 11, watch=False, consent=ASK)),
         ("attach --from now --watch", Attach(None, None, watch=True, consent=ASK)),
         ("ls --all", Ls(everything=True)),
-        ("log ab --kind a --kind b --from 3", Log("ab", ("a", "b"), 2)),
+        ("log ab --kind ask --kind cost --from 3", Log("ab", ("ask", "cost"), 2)),
         ("cancel --scope all --generation 4", Cancel(None, "all", 4)),
         ("kill a b --reason why", Kill(("a", "b"), everything=False, reason="why")),
         ("delete a b --yes", Delete(("a", "b"), is_sure=True)),
@@ -177,6 +179,7 @@ def test_words_become_a_command(line: str, command: Command) -> None:
         ("grant", "required: VERB"),
         ("grant raise ab", "say what it gets more of"),
         ("grant close", "required"),
+        ("log --kind verdikt", "choose from 'message', 'tool'"),
         ("kill", "name the sessions, or say --all"),
         ("kill ab --all", "name the sessions, or say --all"),
         ("configure colour=red", "model, model_provider, temperature"),
@@ -222,6 +225,10 @@ def test_words_that_mean_nothing_are_refused_with_a_reason(
 
     assert ended.value.code == Exit.USAGE
     assert problem in capsys.readouterr().err
+
+
+def test_log_can_be_asked_for_every_kind_that_a_daemon_writes() -> None:
+    assert sorted(KINDS) == sorted(Kind)
 
 
 @pytest.mark.parametrize("line", ["--json --state-dir /s ls", "ls --state-dir /s --json"])

@@ -1,4 +1,4 @@
-"""The names of what a session is set up with, as a command line writes them."""
+"""Names as a command line writes them: what a session is set up with, what its log holds."""
 
 LABEL = "label."
 TEXTS = ("name", "system_prompt", "planning_mode", "parent")
@@ -14,6 +14,13 @@ KEYS = (
     "confirmation",
     "permissions",
     "security",
+)
+
+# Kinds of entries; what a log mostly holds in front.
+KINDS = (
+    *("message", "tool", "plan", "update", "state", "prompt", "begin", "ask", "answer", "intent"),
+    *("result", "override", "verdict", "config", "posture", "compaction", "cost", "report"),
+    *("artifact", "upload", "archive", "imported", "grant", "charge", "end"),
 )
 
 

@@ -20,7 +20,7 @@ from moorage_clients.cli.invocation import (
     Prompt,
     Resume,
 )
-from moorage_clients.cli.keys import KEYS, LABEL, is_key
+from moorage_clients.cli.keys import KEYS, KINDS, LABEL, is_key
 from moorage_clients.cli.parsing import (
     SESSION,
     WITH_DAEMON,
@@ -173,14 +173,14 @@ def _log(grammar: Grammar) -> None:
         "log", "print the log of a session, of a killed one too",
         lambda found: Log(found.session, tuple(found.kind), found.after),
         about="An entry a line: its number, when, the turn, what it is, and what it says. Kinds "
-        "are message, tool, plan, update, state, prompt, begin, ask, answer, intent, result, "
-        "override and verdict.",
+        f"are {', '.join(KINDS[:-1])} and {KINDS[-1]}.",
         examples=("moorage log k3f2 --kind prompt --kind verdict",
                   "moorage log k3f2 --from 120 --json"),
         exits=WITH_SESSION[:-1],
     )  # fmt: skip
     _add_session(parser, killed=True)
-    parser.add_argument("--kind", action="append", default=[], help="only entries of this kind")
+    parser.add_argument("--kind", metavar="KIND", action="append", choices=KINDS, default=[],
+                        help="only entries of this kind; repeatable")  # fmt: skip
     parser.add_argument("--from", metavar="SEQ", dest="after", type=seq, default=0,
                         help="begin at this entry")  # fmt: skip
 
