@@ -44,6 +44,8 @@ def _line(part: Json) -> bytes:
 
 
 def _parts(folder: Path, name: str) -> Iterator[Json]:
+    if not folder.is_dir():
+        raise NoSession(f"{folder} is no directory")
     document = _read(folder, f"{name}.json")
     if document is None:
         raise NoSession(f"{folder} has no session of that id")

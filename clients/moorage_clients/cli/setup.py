@@ -61,7 +61,11 @@ def _read(key: str, value: str) -> object:
     try:
         return json.loads(value)
     except ValueError:
-        raise Failure(Exit.USAGE, f"{key}={value}: what is no plain text is JSON.") from None
+        raise Failure(
+            Exit.USAGE,
+            f"{key}={value}: that is neither a switch nor JSON.",
+            "Switches are on or off, all else is JSON. See: moorage configure --help",
+        ) from None
 
 
 def _thinking(value: str) -> object:

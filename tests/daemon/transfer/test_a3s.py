@@ -280,6 +280,8 @@ async def test_it_has_to_be_whole_and_gets_a_new_id(client: Client, tmp_path: Pa
 async def test_files_that_are_not_there_or_no_json_are_named(tmp_path: Path) -> None:
     with pytest.raises(a3s.NoSession, match="has no session of that id"):
         list(a3s.lines(tmp_path, "nobody"))
+    with pytest.raises(a3s.NoSession, match="is no directory"):
+        list(a3s.lines(tmp_path / "nowhere", "nobody"))
     laid_out(tmp_path)
     broken: Any = tmp_path / "runs" / "session_a.json"
     broken.write_text("not json {{{")
