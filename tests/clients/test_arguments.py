@@ -191,6 +191,8 @@ def test_words_become_a_command(line: str, command: Command) -> None:
         ("import", "required"),
         ("ls --js", "unrecognized"),
         ("ls --js", "usage: moorage ls"),
+        ("prompt a b c", " [SESSION] TEXT\n"),
+        ("configure --js", " [SESSION] [KEY=VALUE ...]\n"),
         ("prompt k3f2 --allow --js hi", "unrecognized arguments: --js"),
         ("grant gc k3f2", "unrecognized arguments: k3f2"),
         ("completion csh", "invalid choice"),

@@ -26,6 +26,14 @@ class Wrong(Exception):
 Build = Callable[[argparse.Namespace], Command]
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        # A list whose name says by itself what may be left out and what may be repeated.
+        if isinstance(action.metavar, str) and action.metavar.startswith("["):
+            return action.metavar
+        return super()._format_args(action, default_metavar)
+
+
 class CommandParser(argparse.ArgumentParser):
     """A parser that lets flags stand between the words of a list, where argparse does not."""
 
@@ -81,7 +89,7 @@ class Grammar:
             name,
             help=summary,
             description=_description(summary, about),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Help,
             allow_abbrev=False,
         )
         parser.set_defaults(parser=parser)
@@ -108,7 +116,7 @@ class Grammar:
             help=summary,
             description=_description(summary, about),
             epilog=f"examples:\n{_lines(examples)}\n\n{exit_codes(exits, means)}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Help,
             allow_abbrev=False,
         )
         parser.set_defaults(build=build, parser=parser)

@@ -273,7 +273,7 @@ def _configure(grammar: Grammar) -> None:
         exits=WITH_SESSION,
     )  # fmt: skip
     words = parser.add_list(
-        "words", metavar="[SESSION] KEY=VALUE", nargs="*",
+        "words", metavar="[SESSION] [KEY=VALUE ...]", nargs="*",
         help="a setting; KEY= goes back to the default",
     )  # fmt: skip
     offers(words, _session_or_setting)
