@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from moorage_daemon.store.model import UPDATE_KINDS, Entry, Kind, PromptBody
 from moorage_daemon.store.port import StoreUnreadable
+from moorage_daemon.store.rules import fault_of
 from moorage_protocol.acp import Meta, Shape
 from moorage_protocol.jsonrpc import encode, encode_notification
 from moorage_protocol.moorage import EntryMark
@@ -34,13 +35,8 @@ LONG_PROMPT = 256 * 2**10  # bytes of an admission; its turn has the prompt as m
 def check_bodies(session_id: str, entries: Iterable[Entry]) -> None:
     """Raise `StoreUnreadable` if one cannot be told: not every medium knows what it was given."""
     for entry in entries:
-        try:
-            entry.body.decode()
-            msgspec.json.decode(entry.body, type=msgspec.Raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise StoreUnreadable(session_id, f"its entry {entry.seq}: {error}") from error
-        if not entry.body.startswith(b"{"):
-            raise StoreUnreadable(session_id, f"its entry {entry.seq} is no object")
+        if (fault := fault_of(entry.seq, entry.body)) is not None:
+            raise StoreUnreadable(session_id, fault)
 
 
 def iso(seconds: float) -> str:

@@ -11,6 +11,7 @@ from moorage_daemon.store.database import open_readable
 from moorage_daemon.store.model import Head
 from moorage_daemon.store.port import Problem, Report, StoreUnreadable
 from moorage_daemon.store.reading import called, decoded_head
+from moorage_daemon.store.rules import fault_of
 
 
 MOST = 100  # problems that SQLite is asked to tell
@@ -19,6 +20,7 @@ HEADS = "select cast(id as blob), head from session"
 LOGS = "select cast(session as blob), count(*), min(seq), max(seq) from entry group by session"
 TEXTS = """select distinct cast(session as blob), cast(kind as blob), cast(origin as blob)
     from entry"""
+BODIES = "select cast(session as blob), seq, body from entry"
 
 
 def check_database(path: Path) -> Report:
@@ -48,6 +50,7 @@ class _Check:
         with self._noting("the entries"):
             self._logs(known)
             self._texts()
+            self._bodies()
         return Report(len(known), self._entries, 0, self._problems)
 
     def _heads(self) -> set[str]:
@@ -78,6 +81,19 @@ class _Check:
         for session, *texts in self._connection.execute(TEXTS):
             if not all(map(_is_text, texts)):
                 self._note("an entry is damaged", called(session))
+
+    def _bodies(self) -> None:
+        """Look at one after the other; of each session the first that is wrong is told."""
+        told: set[bytes] = set()
+        for session, seq, body in self._connection.execute(BODIES):
+            if session in told:
+                continue
+            fault = (
+                fault_of(seq, body) if isinstance(body, bytes) else f"its entry {seq} is damaged"
+            )
+            if fault is not None:
+                told.add(session)
+                self._note(fault, called(session))
 
     def _note(self, problem: str, session: str | None = None) -> None:
         self._problems.append(Problem(problem, session))

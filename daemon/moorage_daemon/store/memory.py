@@ -6,7 +6,7 @@ through and through. It refuses what any store refuses, but it is never full and
 
 import hashlib
 import time
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -29,7 +29,7 @@ from moorage_daemon.store.port import (
     Stored,
     problem_of,
 )
-from moorage_daemon.store.rules import Tip, advance, cut_page, trimmed_to
+from moorage_daemon.store.rules import Tip, advance, cut_page, fault_of, trimmed_to
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ class MemoryStore:
         return 0
 
     async def check(self) -> Report:
-        """Memory is whole; what is named may never have been there."""
+        """Memory is whole; what was given may be no entry, what is named never have been there."""
         await self._enter()
         count = sum(len(kept.entries) for kept in self._sessions.values())
         absent: dict[str, list[str]] = {}
@@ -148,7 +148,15 @@ class MemoryStore:
             for digest in named - self.blobs.keys():
                 absent.setdefault(digest, []).append(session)
         missing = [Missing(digest, tuple(found)) for digest, found in sorted(absent.items())]
-        return Report(len(self._sessions), count, len(self.blobs), [*map(problem_of, missing)])
+        problems = [*self._faults(), *map(problem_of, missing)]
+        return Report(len(self._sessions), count, len(self.blobs), problems)
+
+    def _faults(self) -> Iterator[Problem]:
+        """The first entry of each session that cannot be told."""
+        for session, kept in sorted(self._sessions.items()):
+            faults = (fault_of(entry.seq, entry.body) for entry in kept.entries)
+            if (fault := next(filter(None, faults), None)) is not None:
+                yield Problem(fault, session)
 
     def free(self) -> int | None:
         """Memory has no end that anybody knows."""

@@ -86,6 +86,16 @@ def trimmed_to(session: str, tip: Tip, first: int, before: int) -> int:
     return max(first, min(before, tip.seq))
 
 
+def fault_of(seq: int, body: bytes) -> str | None:
+    """Why the entry cannot be told: its body is no JSON object. None for a sound one."""
+    try:
+        body.decode()
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return f"its entry {seq}: {error}"
+    return None if body.startswith(b"{") else f"its entry {seq} is no object"
+
+
 def cut_page(found: Iterable[Entry], limit: int, max_bytes: int, *, gap: bool = False) -> Page:
     """The first of `found` that fit; a page ends with the entry that exceeds `max_bytes`."""
     entries: list[Entry] = []

@@ -582,6 +582,19 @@ async def test_a_check_tells_whose_entries_name_a_blob_that_is_not_there(store: 
     ]
 
 
+@pytest.mark.parametrize("body", [b'{"a":', b"{{", b"[1]", b"17", b'{"a":"\xff"}', b""])
+async def test_a_check_names_the_session_of_an_entry_that_is_no_object(
+    store: Store, body: bytes
+) -> None:
+    await store.commit([creation("s1", 2), creation("s2", 2), creation("s3", 2)])
+    await store.commit([Change("s2", (an_entry(3, body), an_entry(4, body), an_entry(5)))])
+
+    (problem,) = (await store.check()).problems
+
+    assert problem.session == "s2"
+    assert problem.problem.startswith("its entry 3")
+
+
 async def test_a_sound_store_has_no_problems_and_compacts_without_loss(store: Store) -> None:
     blob = await store.put_blob(in_chunks(b"x" * 300_000), max_bytes=2**20)
     await store.commit([creation("s1", 300), creation("s2"), creation("s3", 9)])

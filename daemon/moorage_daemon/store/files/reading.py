@@ -22,7 +22,7 @@ from moorage_daemon.store.files.shelf import Shelf
 from moorage_daemon.store.model import Entry, Head
 from moorage_daemon.store.naming import blobs_named, digests_in
 from moorage_daemon.store.port import Page, Problem, Stored, StoreUnreadable
-from moorage_daemon.store.rules import cut_page
+from moorage_daemon.store.rules import cut_page, fault_of
 
 
 WORTH_IT = 2**16  # bytes; a shorter journal is not worth copying
@@ -279,6 +279,8 @@ def _verified(journal: _Journal) -> int:
         for entry in piece.found():
             if entry.seq != place.first + count:
                 raise StoreUnreadable(journal.session, f"its entry {entry.seq} is out of order")
+            if (fault := fault_of(entry.seq, entry.body)) is not None:
+                raise StoreUnreadable(journal.session, fault)
             count += 1
     if (version, place.first + count - 1) != (place.version, place.seq):
         raise StoreUnreadable(journal.session, "its last frame is not the one that was seen")
