@@ -274,6 +274,21 @@ async def test_refused_prompt_says_why(daemon: FakeDaemon) -> None:
     )
 
 
+async def test_words_of_the_wire_are_kept_from_people_and_left_to_programs(
+    daemon: FakeDaemon,
+) -> None:
+    async def serve(visitor: Visitor) -> None:
+        await list_one(visitor, daemon)
+        request = await visitor.expect("session/prompt")
+        await visitor.refuse(request, -32602, "Invalid params: too long", "invalid_params")
+
+    told = await against(daemon, serve, "prompt", "hi")
+    assert told.err == "moorage: The daemon refused: too long\n"
+
+    document = await against(daemon, serve, "prompt", "hi", "--json")
+    assert "The daemon refused: Invalid params: too long" in document.out
+
+
 @pytest.mark.parametrize(
     ("code", "kind", "way_out"),
     [

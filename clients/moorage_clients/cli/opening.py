@@ -28,6 +28,8 @@ SEE_THERE = "Does a daemon run there, and does the address lead to it?"
 
 # What can be done about a refusal, by the `kind` of its error.
 _NEW = "Start another session with: moorage new"
+_WIRE_WORDS = "Invalid params: "  # how every such message begins, for programs
+
 _WAYS_OUT = {
     "expired": _NEW,
     "closed": _NEW,
@@ -113,7 +115,10 @@ def run_with_client(
     except NotFound as error:
         raise Failure(Exit.NO_SESSION, plain(error.message)) from error
     except RpcError as error:
-        problem = f"The daemon refused: {plain(error.message)}"
+        message = plain(error.message)
+        if not invocation.json:
+            message = message.removeprefix(_WIRE_WORDS)
+        problem = f"The daemon refused: {message}"
         raise Failure(Exit.FAILED, problem, _WAYS_OUT.get(error.kind, "")) from error
     except trio.TooSlowError as error:
         raise Failure(Exit.NO_DAEMON, "The daemon does not answer.", way.hint) from error
