@@ -319,6 +319,19 @@ def test_a_system_prompt_may_come_from_a_file(tmp_path: Path) -> None:
     assert found.system_prompt == "Be brief.\n"
 
 
+@pytest.mark.parametrize("content", [None, b"\xff"], ids=["missing", "binary"])
+def test_a_system_prompt_that_cannot_be_read_is_a_wrong_command_line(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "prompt").write_bytes(content)
+
+    with pytest.raises(Failure, match=f"^system_prompt=@{tmp_path}/prompt: ") as caught:
+        setup.wish([("system_prompt", f"@{tmp_path}/prompt")], NOW)
+
+    assert caught.value.code == Exit.USAGE
+
+
 async def test_configure_shows_what_is_not_as_it_is_by_itself(daemon: FakeDaemon) -> None:
     async def serve(visitor: Visitor) -> None:
         await list_one(visitor, daemon)

@@ -49,7 +49,7 @@ def _camel(key: str) -> str:
 
 def _read(key: str, value: str) -> object:
     if key == "system_prompt" and value.startswith("@"):
-        return Path(value[1:]).read_text(encoding="utf-8")
+        return _text_of(value[1:], f"{key}={value}")
     if key in TEXTS:
         return value
     if key == "tools" and not value.startswith("["):
@@ -66,6 +66,15 @@ def _read(key: str, value: str) -> object:
             f"{key}={value}: that is neither a switch nor JSON.",
             "Switches are on or off, all else is JSON. See: moorage configure --help",
         ) from None
+
+
+def _text_of(path: str, setting: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Failure(Exit.USAGE, f"{setting}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Failure(Exit.USAGE, f"{setting}: that is no text") from error
 
 
 def _thinking(value: str) -> object:
