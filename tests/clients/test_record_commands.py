@@ -173,6 +173,32 @@ async def test_an_export_that_fails_leaves_no_file(daemon: FakeDaemon, tmp_path:
     assert [file.name for file in tmp_path.iterdir()] == ["state"]
 
 
+async def test_an_export_to_nowhere_names_the_file_that_was_asked_for(
+    daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    async def serve(visitor: Visitor) -> None:
+        await list_one(visitor, daemon)
+
+    path = tmp_path / "none" / "x"
+    found = await against(daemon, serve, "export", "-o", str(path))
+
+    assert found.code == Exit.FAILED
+    assert found.err.splitlines()[0] == f"moorage: {path}: No such file or directory"
+
+
+async def test_import_of_a_directory_says_how_one_is_imported(
+    daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    async def nothing(visitor: Visitor) -> None:
+        pass
+
+    found = await against(daemon, nothing, "import", str(tmp_path))
+
+    assert found.code == Exit.FAILED
+    assert "is a directory" in found.err
+    assert f"moorage import {tmp_path} --a3s ID" in found.err
+
+
 async def test_import_sends_a_file_in_parts_and_prints_the_id(
     daemon: FakeDaemon, tmp_path: Path
 ) -> None:

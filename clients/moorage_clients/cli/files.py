@@ -1,6 +1,7 @@
 """Commands that write a session to a file and make one of a file: export, import."""
 
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Generator
@@ -57,7 +58,12 @@ def _output(name: str | None) -> Generator[BinaryIO, None, None]:
     part = path.with_name(f"{path.name}.part")
     if path.exists():
         raise Failure(Exit.FAILED, f"{name} is there already.", "Remove it, or name another file.")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if os.path.lexists(part):
+            raise  # what is wrong is about the part, and a person has to look at that
+        raise OSError(error.errno, error.strerror, name) from error
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -97,7 +103,12 @@ def _input(command: Import) -> Generator[BinaryIO, None, None]:
     if name == "-":
         yield sys.stdin.buffer
         return
-    with Path(name).open("rb") as file:
+    try:
+        file = Path(name).open("rb")  # noqa: SIM115 - it is closed below
+    except IsADirectoryError as error:
+        hint = f"For a session of the a3s layout in it: moorage import {shlex.quote(name)} --a3s ID"
+        raise Failure(Exit.FAILED, f"{name} is a directory.", hint) from error
+    with file:
         yield file
 
 
