@@ -31,6 +31,7 @@ class StoreCheckResult(Shape, frozen=True, omit_defaults=False):
     """What was looked at, and what is wrong with it; `more` problems are not listed.
 
     So many blobs as were `lost` did not come with the sessions that name them: they are no damage.
+    Nor is what the `notes` tell of: it was kept for somebody to look at and remove.
     """
 
     name: str
@@ -40,6 +41,7 @@ class StoreCheckResult(Shape, frozen=True, omit_defaults=False):
     problems: list[StoreProblem]
     more: int
     lost: int = 0
+    notes: list[str] = []
 
 
 class StoreGcResult(Shape, frozen=True, omit_defaults=False):

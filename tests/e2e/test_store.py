@@ -85,6 +85,21 @@ async def test_bytes_that_were_lost_before_an_import_are_told_of_and_no_damage(
     assert "all whole" in check.stdout
 
 
+async def test_a_torn_commit_that_was_kept_is_noted_and_no_damage(
+    state_dir: Path, config: Path
+) -> None:
+    with running(state_dir, "--config", str(config)) as daemon:
+        (state_dir / "store" / "commits.1.torn").write_bytes(b'{"epoch":1,"pu')
+        check, as_json = await store(daemon, "check"), await store(daemon, "check", "--json")
+
+    assert (check.returncode, as_json.returncode) == (0, 0)
+    assert "note: the last commit before a crash was not written whole" in check.stdout
+    assert "kept as commits.1.torn: look at it, then remove the file" in check.stdout
+    assert "all whole" in check.stdout
+    [note] = json.loads(as_json.stdout)["notes"]
+    assert "commits.1.torn" in note
+
+
 async def test_damage_is_found_named_and_can_be_removed(state_dir: Path, config: Path) -> None:
     with running(state_dir, "--config", str(config)) as daemon:
         async with connect(daemon.unix) as client:

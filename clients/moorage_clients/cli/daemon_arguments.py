@@ -134,7 +134,10 @@ def _store(grammar: Grammar) -> None:
     verbs.command(
         "check", "look at everything that is stored, byte for byte", lambda _: StoreCheck(),
         examples=("moorage store check", "moorage store check --json | jq -c .problems[]"),
-        means={Exit.OK: "all of it is whole", Exit.FAILED: "there are problems"},
+        means={
+            Exit.OK: "all of it is whole; a note tells of a file that was kept to be looked at",
+            Exit.FAILED: "there are problems",
+        },
     )  # fmt: skip
     verbs.command(
         "gc", "remove what retention does not keep, and what nobody names", lambda _: StoreGc(),

@@ -60,6 +60,8 @@ def _say_check(found: StoreCheckResult, screen: Screen) -> None:
         screen.say(one_line(f"{about}{problem.problem}", 400) + "\n")
     if found.more:
         screen.say(f"and {found.more} more: the daemon's log has all of them\n")
+    for note in found.notes:
+        screen.say(one_line(f"note: {note}", 400) + "\n")
     if found.lost:
         screen.say(f"{found.lost} blobs were lost before their sessions were imported\n")
     counts = f"{found.sessions} sessions, {found.entries} entries, {found.blobs} blobs"

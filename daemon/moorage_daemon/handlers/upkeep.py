@@ -73,6 +73,7 @@ def check(desk: Desk, peer: Peer, params: Empty) -> Answer:
             problems=[_shown(found) for found in problems[:MOST]],
             more=max(0, len(problems) - MOST),
             lost=len(lost),
+            notes=[note[:LONGEST] for note in report.notes[:MOST]],
         )
 
     return Later(work)

@@ -115,7 +115,8 @@ class DurableStore(ABC):
         found = await self._checked()
         blobs, missing, problems = await self._blobs.check(self._named)
         absent = map(problem_of, await self._missing(missing)) if missing else ()
-        return Report(found.sessions, found.entries, blobs, [*found.problems, *absent, *problems])
+        problems = [*found.problems, *absent, *problems]
+        return Report(found.sessions, found.entries, blobs, problems, found.notes)
 
     def free(self) -> int | None:
         """Bytes of free space on the disk."""

@@ -161,12 +161,16 @@ def problem_of(missing: Missing) -> Problem:
 
 
 class Report(Struct, frozen=True):
-    """What a check found; a store without problems is whole."""
+    """What a check found; a store without problems is whole.
+
+    The `notes` are of what a person may look at and remove: nothing is wrong with what is stored.
+    """
 
     sessions: int
     entries: int
     blobs: int
     problems: list[Problem]
+    notes: list[str] = []
 
 
 class Store(Protocol):

@@ -291,6 +291,26 @@ async def test_a_torn_last_commit_is_kept_aside_and_was_never_there(path: Path) 
         assert torn.read_bytes() == content[whole[1] : cut].rstrip(b"\0")
 
 
+async def test_a_check_notes_a_torn_last_commit_until_it_is_removed(path: Path) -> None:
+    segment = await crashed(path)
+    content = segment.read_bytes()
+    end = ends_of_frames(content)[2]
+    segment.write_bytes(content[: end - 3] + bytes(len(content) - end + 3))
+
+    for _ in range(2):
+        async with opened(segment.parent) as store:
+            report = await store.check()
+        (torn,) = segment.parent.glob("*.torn")
+        (note,) = report.notes
+        assert f"kept as {torn.name}: look at it, then remove the file" in note
+        assert report.problems == []
+
+    for torn in segment.parent.glob("*.torn"):
+        torn.unlink()
+    async with opened(segment.parent) as store:
+        assert (await store.check()).notes == []
+
+
 async def test_drafts_of_a_process_that_died_over_them_are_removed(path: Path) -> None:
     await settled(path)
     for name in ("commits.1.torn.new", "commits.7.new", f"sessions/{name_of('s1')}.9.torn.new"):

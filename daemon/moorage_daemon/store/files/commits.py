@@ -25,6 +25,7 @@ from moorage_daemon.store.files.frames import (
     frame_size,
     next_frame,
 )
+from moorage_daemon.store.files.journal import CUT
 from moorage_daemon.store.port import StoreBroken, StoreFull
 
 
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 MAX_PUTS = MAX_FRAME - 2**16
 
 _NAME = re.compile(r"commits\.([1-9][0-9]*)(\.spare)?")
+_TORN = re.compile(rf"commits\.[1-9][0-9]*{re.escape(CUT)}")
 
 
 class Put(Struct, frozen=True, array_like=True):
@@ -172,8 +174,12 @@ class CommitLog:
         names = sorted(name for name in self._disk.names() if name.endswith(DAMAGED))
         return {name: self._disk.fetch(name) or b"" for name in names}
 
+    def torn(self) -> list[str]:
+        """The files of what was cut off segments; they are for a person to remove."""
+        return sorted(name for name in self._disk.names() if _TORN.fullmatch(name))
+
     def _keep_aside(self, epoch: int, rest: bytes) -> None:
-        name = f"{_name(epoch)}.torn"
+        name = f"{_name(epoch)}{CUT}"
         logger.warning("the last commit was not written whole: it is kept", extra={"file": name})
         try:
             self._disk.put(name, rest.split(b"\n", 1)[0].rstrip(b"\0"))

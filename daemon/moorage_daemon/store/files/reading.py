@@ -30,6 +30,10 @@ LOST = (
     "the log of commits was damaged: sessions may lack their last commits, and removed ones may be "
     "back; what it held is kept as"
 )
+TORN = (
+    "the last commit before a crash was not written whole; it counts for nothing, was confirmed to "
+    "nobody unless the medium damaged it later, and is kept as"
+)
 REMEMBERED = 64  # journals; sixteen bytes for each of their frames
 
 
@@ -155,6 +159,10 @@ class Reader:
         """What is kept beside journals until somebody has looked at it."""
         lost = [Problem(f"{LOST} {name}") for name in self._shelf.lost()]
         return [*lost, *(Problem(_told_of(cut)) for cut in sorted(self._shelf.cuts))]
+
+    def notes(self) -> list[str]:
+        """What is kept beside the commits, and is missed by nobody."""
+        return [f"{TORN} {name}: look at it, then remove the file" for name in self._shelf.torn()]
 
     def verify(self, session: str) -> int:
         """Look at all of a session, byte for byte; gives how many entries it has."""

@@ -145,6 +145,10 @@ class Shelf:
         """
         return self._log.damage()
 
+    def torn(self) -> list[str]:
+        """The files of commits that were not written whole when a process or the power ended."""
+        return self._log.torn()
+
     def remove(self, session: str) -> bool:
         """Remove all of a session, a damaged one too; False if there is none."""
         self._check()

@@ -240,7 +240,8 @@ class FileStore(DurableStore):
                 entries += await self._verified(session)
             except StoreUnreadable as error:
                 problems.append(Problem(error.problem, session))
-        return Report(len(sessions), entries, 0, problems)
+        notes = await self._read(lambda reader: reader.notes())
+        return Report(len(sessions), entries, 0, problems, notes)
 
     async def _verified(self, session: str) -> int:
         return await self._read(lambda reader: reader.verify(session))
