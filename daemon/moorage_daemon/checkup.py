@@ -36,11 +36,14 @@ RUNAWAY = "run=; command -v setsid >/dev/null && run=setsid; ($run sleep 600 & e
 async def check_settings(choose: Callable[[], Chosen]) -> Chosen:
     """The settings that `choose` reads, if a daemon could be started with them.
 
-    Raises `SettingsError` or `AppError`, with the words of a start.
+    Raises `SettingsError`, with the words of a start.
     """
     chosen = choose()
-    await check_agents(chosen.settings)
-    chosen_store(chosen.settings, chosen.settings.state_dir)
+    try:
+        await check_agents(chosen.settings)
+        chosen_store(chosen.settings, chosen.settings.state_dir)
+    except AppError as error:
+        raise SettingsError(chosen.source, str(error)) from error
     return chosen
 
 
@@ -49,7 +52,7 @@ async def check_up(choose: Callable[[], Chosen]) -> Checkup:
     findings: list[Finding] = []
     try:
         chosen = await check_settings(choose)
-    except (SettingsError, AppError) as error:
+    except SettingsError as error:
         advice = "A daemon does not start with this. Mend it; moorage config check looks again."
         findings.append(Finding("settings", State.BROKEN, str(error), advice))
     else:

@@ -92,7 +92,7 @@ def _sole(error: Exception) -> Exception:
 def _complain(error: Exception) -> int:
     """Say in one line what a person can mend, and with all detail what is a bug; the exit code."""
     match error:
-        case SettingsError() | AppError():
+        case SettingsError():
             code = 2
         case AlreadyRunning():
             code = 3
@@ -150,11 +150,20 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.question is not None:
         print(_answer(arguments.question, choose))
         return 0
-    settings = choose().settings
+    chosen = choose()
+    try:
+        _start(arguments, chosen.settings)
+    except* AppError as problem:
+        raise SettingsError(chosen.source, str(_sole(problem))) from problem
+    return 0
+
+
+def _start(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Run the daemon to its end."""
     if arguments.stdio and arguments.state_dir is None:
         app = open_app_in_memory(settings, abandon=_leave)
         trio.run(_serve_stdio, settings, app, _leave)
-        return 0
+        return
     with open_state_dir(settings.state_dir) as state:
         if arguments.stdio:
             if arguments.websocket is None:  # an editor's own program opens no port unasked
@@ -162,7 +171,6 @@ def _run(arguments: argparse.Namespace) -> int:
             trio.run(_serve_stdio_and_others, settings, state)
         else:
             trio.run(_serve, settings, state)
-    return 0
 
 
 def _answer(question: str, choose: Callable[[], Chosen]) -> str:

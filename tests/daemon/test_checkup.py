@@ -1,13 +1,14 @@
 """What a daemon finds that looks at itself and its system instead of starting."""
 
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
-from moorage_daemon.app import AppError
 from moorage_daemon.checkup import check_settings, check_up, try_commands
 from moorage_daemon.settings import Chosen, Flags, SettingsError, choose_settings
 from moorage_daemon.statedir import open_state_dir
@@ -59,23 +60,44 @@ async def test_settings_that_a_daemon_would_start_with_are_given(chosen: Written
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "said"),
+    ("text", "said"),
     [
-        ("prompt_queue = 0", SettingsError, "prompt_queue must be"),
-        ('default_agent = "native"', AppError, "needs a provider"),
-        ('default_agent = "unheard-of"', AppError, "there are: scripted"),
+        ("prompt_queue = 0", "prompt_queue must be"),
+        ('default_agent = "native"', "needs a provider"),
+        ('default_agent = "unheard-of"', "there are: scripted"),
     ],
 )
 async def test_settings_without_a_start_are_refused_in_the_words_of_a_start(
-    chosen: Written, text: str, error: type[Exception], said: str
+    chosen: Written, text: str, said: str
 ) -> None:
-    with pytest.raises(error, match=said):
+    with pytest.raises(SettingsError, match=said):
         await check_settings(chosen(text))
 
     finding = found(await check_up(chosen(text)), "settings")
     assert finding.state is State.BROKEN
     assert said in finding.said
     assert finding.advice
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['default_agent = "native"', 'default_agent = "unheard-of"', 'store = "foo:"'],
+)
+async def test_settings_that_mean_nothing_are_told_with_their_file(
+    chosen: Written, text: str
+) -> None:
+    choose = chosen(text)
+    file = str(choose().file)
+
+    with pytest.raises(SettingsError) as caught:
+        await check_settings(choose)
+
+    assert caught.value.source == file
+    assert found(await check_up(choose), "settings").said == str(caught.value)
+    words = ["--config", file, "--state-dir", str(choose().settings.state_dir)]
+    start = [sys.executable, "-m", "moorage_daemon", *words]
+    ended = await trio.run_process(start, capture_stderr=True, check=False)
+    assert (ended.returncode, ended.stderr.decode()) == (2, f"mooraged: {caught.value}\n")
 
 
 async def test_all_is_good_on_a_system_that_has_all(chosen: Written, state_dir: Path) -> None:
@@ -122,7 +144,7 @@ async def test_store_of_a_daemon_that_ended_is_good(chosen: Written, state_dir: 
 
 
 async def test_store_that_nobody_has_stops_a_start(chosen: Written) -> None:
-    with pytest.raises(AppError, match="there are: sqlite:, file:, memory:"):
+    with pytest.raises(SettingsError, match="there are: sqlite:, file:, memory:"):
         await check_settings(chosen('store = "postgres:"'))
 
 
