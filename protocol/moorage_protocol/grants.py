@@ -15,6 +15,12 @@ MOST = 2**53 - 1  # the largest integer that every JSON reader keeps
 MAX_TIME = 86_400  # seconds; a grant is for a task, and no task is a day long
 MIN_TIME = 1
 
+# The tools that rules name, beside mcp__SERVER__TOOL. An agent may bring others.
+TOOLS = (
+    "Read", "Write", "Edit", "List", "Glob", "Search",
+    "Run", "Bash", "Todo", "Fetch", "Delegate", "Recall",
+)  # fmt: skip
+
 Count = Annotated[int, Meta(ge=0, le=MOST)]
 
 

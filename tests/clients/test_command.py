@@ -602,6 +602,32 @@ async def test_new_prints_the_id_and_spares_the_siblings(daemon: FakeDaemon) -> 
     assert found == Ended(Exit.OK, S + "\n", "")
 
 
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ("read", ["read: no tool of moorage has this name. Read has: case matters."]),
+        ("Nope,Read", ["Nope: no tool of moorage has this name. Those are: Read, Write, "]),
+        ("Read,Bash(git:*),mcp__files__*,mcp__files__get", []),
+    ],
+)
+async def test_new_warns_of_tools_that_nobody_has_and_asks_for_them_all_the_same(
+    daemon: FakeDaemon, rules: str, said: list[str]
+) -> None:
+    async def serve(visitor: Visitor) -> None:
+        request = await visitor.expect("session/new")
+        grant = request["params"]["_meta"]["moorage"]["grant"]
+        assert grant["tools"] == rules.split(",")
+        await visitor.answer(request, {"sessionId": S})
+
+    found = await against(daemon, serve, "new", "--json", "--tools", rules)
+
+    assert found.code == Exit.OK
+    assert json.loads(found.out)["sessionId"] == S
+    lines = found.err.splitlines()
+    assert len(lines) == len(said)
+    assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+
+
 async def test_list_is_a_table_of_what_is_not_killed(daemon: FakeDaemon) -> None:
     async def serve(visitor: Visitor) -> None:
         here = str(daemon.state_dir.parent)

@@ -24,7 +24,7 @@ from moorage_clients.cli.exits import Exit, Failure
 from moorage_clients.cli.invocation import Cancel, Configure, Invocation, Kill, Log, Ls, New
 from moorage_clients.cli.keys import is_key
 from moorage_clients.cli.lending import lent
-from moorage_clients.cli.limits import wished
+from moorage_clients.cli.limits import doubtful_tools, wished
 from moorage_clients.cli.opening import run_with_client
 from moorage_clients.cli.screen import Screen
 from moorage_clients.client import Client
@@ -70,6 +70,8 @@ OUTCOMES = {
 
 def new(invocation: Invocation, command: New, screen: Screen) -> Exit:
     """Start a session and print its id."""
+    for warning in doubtful_tools(command.limits):
+        screen.note(warning, Style.CAREFUL)
 
     async def work(client: Client) -> Exit:
         started = await client.new_session(

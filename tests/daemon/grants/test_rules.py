@@ -9,10 +9,18 @@ import pytest
 from moorage_daemon.grants.calls import Argv, Call, File, Shell, Words, file_at, with_links
 from moorage_daemon.grants.globs import matches_path
 from moorage_daemon.grants.policy import NO_RULES, Policy, Ruling, Say, strictest
-from moorage_daemon.grants.rules import Allowlist, BadRule, read_call, read_rule
+from moorage_daemon.grants.rules import (
+    COMMAND_TOOLS,
+    FILE_TOOLS,
+    Allowlist,
+    BadRule,
+    read_call,
+    read_rule,
+)
 from moorage_daemon.grants.touching import Touch
 from moorage_daemon.tools.workspace import Workspace
 from moorage_protocol.config import Asked, Confirmation, OnTimeout, PermissionDefault, Permissions
+from moorage_protocol.grants import TOOLS
 
 
 CWD = "/home/me/work"
@@ -39,6 +47,10 @@ def policy(
 
 
 # ---- reading rules
+
+
+def test_every_tool_that_rules_treat_apart_is_among_those_that_clients_know() -> None:
+    assert set(TOOLS) >= FILE_TOOLS | COMMAND_TOOLS
 
 
 @pytest.mark.parametrize(
