@@ -87,14 +87,7 @@ class Points:
 
     async def problems(self, point: Point, folder: Path) -> list[str]:
         """What is wrong after that point; the last of its calls may take some tries to be made."""
-        for attempt in range(1, TRIES + 1):
-            sitting = Sitting(folder / str(attempt))
-            await sit(sitting, point.store, point.tracer, point.fault)
-            if point.action != "kill" or sitting.exit_code != 0:
-                break
-        return await self._judged(point, sitting, folder)
-
-    async def _judged(self, point: Point, sitting: Sitting, folder: Path) -> list[str]:
+        sitting = await self._played(point, folder, TRIES)
         self.done[f"{point.store} {point.action}"] += 1
         self.told += sitting.told
         wrong = _judge_end(point, sitting)
@@ -105,6 +98,13 @@ class Points:
         if not wrong:
             shutil.rmtree(folder)
         return wrong
+
+    async def _played(self, point: Point, folder: Path, tries: int) -> Sitting:
+        """The sitting in which it happened, or the last of them."""
+        sitting = Sitting(folder / str(tries))
+        await sit(sitting, point.store, point.tracer, point.fault)
+        missed = point.action == "kill" and sitting.exit_code == 0
+        return await self._played(point, folder, tries - 1) if missed and tries > 1 else sitting
 
 
 async def sit(sitting: Sitting, store: str, tracer: list[str], fault: str = "none") -> None:
