@@ -23,11 +23,11 @@ from moorage_daemon.program import COLLECT_AFTER
 from moorage_daemon.store.disk import made
 from moorage_daemon.store.files.store import open_files
 from moorage_daemon.store.memory import MemoryStore
-from moorage_daemon.store.model import Entry, Head, Kind
+from moorage_daemon.store.model import Entry, Kind
 from moorage_daemon.store.port import Change, Store, Stored
 from moorage_daemon.store.sqlite import open_sqlite
-from moorage_protocol.moorage import Mode
 from scripts.benchmark.figures import say, spread, timed
+from scripts.benchmark.heads import head_of
 from scripts.benchmark.starts import start_figures
 from scripts.benchmark.trim import trim_figures
 from scripts.benchmark.wire import Json
@@ -89,19 +89,6 @@ async def _memory() -> AsyncGenerator[Store]:
     yield MemoryStore()
 
 
-def _head(session: str) -> Head:
-    return Head(
-        id=session,
-        principal="local",
-        owner="tui",
-        agent="scripted",
-        mode=Mode.CODE,
-        cwd="/work",
-        created_at=1.0,
-        updated_at=2.0,
-    )
-
-
 def _written() -> int:
     """Bytes that this process has handed to the system so far."""
     lines = Path("/proc/self/io").read_text().splitlines()
@@ -122,12 +109,12 @@ async def _backend_figures(
         _, seconds = await _commits(committer, "many", MANY, saves // 4)
         figures["commits_per_second_64"] = round(MANY * (saves // 4) / seconds)
         entries = tuple(_entry(seq) for seq in range(1, LONG + 1))
-        await store.commit([Change("long", entries, _head("long"), create=True)])
+        await store.commit([Change("long", entries, head_of("long"), create=True)])
         loads = [await _read_all(store, "long") for _ in range(LOADS)]
         figures["load_long_ms"] = round(median(loads) * 1e3, 2)
         for start in range(0, stored, 500):
             names = [f"stored-{number}" for number in range(start, min(start + 500, stored))]
-            await store.commit([Change(n, (_entry(1),), _head(n), create=True) for n in names])
+            await store.commit([Change(n, (_entry(1),), head_of(n), create=True) for n in names])
     if name == "memory":
         return figures
     async with opened() as store, _committing(store) as committer:
@@ -166,8 +153,8 @@ async def _commits(
     seconds: list[float] = []
 
     async def write(session: str) -> None:
-        log = Log(Stored(_head(session), 0), committer, is_new=True)
-        log.write_head(_head(session))
+        log = Log(Stored(head_of(session), 0), committer, is_new=True)
+        log.write_head(head_of(session))
         await log.until(log.append(MARK, b"{}"))
         for _ in range(each):
             before = time.perf_counter()

@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager
 
 import trio
 
-from moorage_daemon.store.model import Entry, Head, Kind
+from moorage_daemon.store.model import Entry, Kind
 from moorage_daemon.store.port import Change, Store
-from moorage_protocol.moorage import Mode
 from scripts.benchmark.figures import spread
+from scripts.benchmark.heads import head_of
 from scripts.benchmark.wire import Json
 
 
@@ -31,7 +31,7 @@ def trim_figures(opened: Opening, mib: int) -> Json:
 
 async def _measure(opened: Opening, mib: int) -> Json:
     async with opened() as store:
-        await store.commit([Change(name, (), _head(name), create=True) for name in (LONG, OTHER)])
+        await store.commit([Change(name, (), head_of(name), create=True) for name in (LONG, OTHER)])
         count = mib * MIB // len(BODY)
         for first in range(1, count + 1, 1000):
             last = min(first + 999, count)
@@ -78,16 +78,3 @@ async def _commits(store: Store, tip: int, over: trio.Event, most: int = 2**30) 
 
 def _entry(seq: int) -> Entry:
     return Entry(seq, 1000.0 + seq, Kind.MESSAGE, BODY, 1)
-
-
-def _head(session: str) -> Head:
-    return Head(
-        id=session,
-        principal="local",
-        owner="tui",
-        agent="scripted",
-        mode=Mode.CODE,
-        cwd="/work",
-        created_at=1.0,
-        updated_at=2.0,
-    )

@@ -530,9 +530,10 @@ async def test_crash_before_the_pause_is_durable_leaves_the_session_as_it_was(
     reply = start_pause(client, session)
     await wait_all_tasks_blocked()
     image = await daemon.image()
+    assert not reply.arrived.is_set()
     daemon.store.release()
 
-    assert not reply.arrived.is_set() or reply.value.state is State.PAUSED
+    assert (await reply.result()).state is State.PAUSED
     async with open_daemon(image) as again:
         head = again.sessions.head(session)
         assert head is not None

@@ -144,3 +144,23 @@ def removes_first(steps: list[platters.Step]) -> list[platters.Step]:
     synced = next(n for n in range(gone[-1], len(steps)) if steps[n].what == "names")
     early = {*gone, synced}
     return [steps[n] for n in sorted(early)] + [s for n, s in enumerate(steps) if n not in early]
+
+
+def first_loss(
+    medium: Medium, life: Life, folder: Path, images: int, plant: Plant | None = None
+) -> str | None:
+    """What is wrong with the first bad one of so many images of a life.
+
+    They are after one crash, or after two where a recovery is planted.
+    """
+    chance = random.Random(11)
+    for number in range(images):
+        place = folder / f"{number}"
+        place.mkdir()
+        if plant is None:
+            problem = one_crash(medium, life, place, chance)
+        else:
+            problem = two_crashes(medium, life, place, chance, plant)
+        if problem is not None:
+            return problem
+    return None

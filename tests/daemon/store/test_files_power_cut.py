@@ -20,10 +20,9 @@ from tests.daemon.store.crashes import (
     SOUND,
     ForgetsRecreations,
     Plant,
+    first_loss,
     forgets_copies,
-    one_crash,
     removes_first,
-    two_crashes,
 )
 from tests.daemon.store.lives import COMMITS, SEGMENT, files_life
 from tests.daemon.store.platters import Platter, Step, TestDisk, kill, only_said, power_cut
@@ -40,17 +39,7 @@ async def loss(
     """What is wrong with the first bad image of a life, after one crash or after two."""
     life = await files_life(tmp_path / "store", forgets)
     assert sum(step.what == "ack" for step in life.steps) > 3 * COMMITS
-    chance = random.Random(11)
-    for number in range(IMAGES):
-        folder = tmp_path / f"{number}"
-        folder.mkdir()
-        if plant is None:
-            problem = one_crash(FILES, life, folder, chance)
-        else:
-            problem = two_crashes(FILES, life, folder, chance, plant)
-        if problem is not None:
-            return problem
-    return None
+    return first_loss(FILES, life, tmp_path, IMAGES, plant)
 
 
 async def test_no_power_cut_takes_what_was_acknowledged_or_leaves_half_of_it(

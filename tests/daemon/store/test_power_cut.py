@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.store.crashes import SOUND, SQLITE, Plant, one_crash, two_crashes
+from tests.daemon.store.crashes import SOUND, SQLITE, Plant, first_loss
 from tests.daemon.store.lives import COMMITS, sqlite_life
 from tests.daemon.store.media import Step, power_cut
 from tests.daemon.store.platters import only_said
@@ -23,17 +23,7 @@ async def loss(
     """What is wrong with the first bad image of a life, after one crash or after two."""
     life = await sqlite_life(tmp_path / "sessions.db", careless=careless)
     assert sum(step.what == "ack" for step in life.steps) > 3 * COMMITS
-    chance = random.Random(11)
-    for number in range(IMAGES):
-        folder = tmp_path / f"{number}"
-        folder.mkdir()
-        if plant is None:
-            problem = one_crash(SQLITE, life, folder, chance)
-        else:
-            problem = two_crashes(SQLITE, life, folder, chance, plant)
-        if problem is not None:
-            return problem
-    return None
+    return first_loss(SQLITE, life, tmp_path, IMAGES, plant)
 
 
 async def test_no_acknowledged_entry_is_lost_in_any_power_cut(tmp_path: Path) -> None:
